@@ -1,0 +1,178 @@
+//! The head of every ring record, and `decode()`: the only place where bytes become types.
+//!
+//! Refuses: trust in the bytes. Anything that is not exactly a known record is `None`, never a panic.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::limits::COMM_BYTES;
+use crate::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
+use crate::profile::{Sample, SampleHead};
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`ExecRecord`]
+    Exec = 1,
+    /// [`ForkRecord`]
+    Fork = 2,
+    /// [`ExitRecord`]
+    Exit = 3,
+    /// [`CommRecord`]
+    Comm = 4,
+    /// [`SampleHead`] and its frames
+    Sample = 5,
+}
+
+/// The first bytes of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Head {
+    /// A [`Kind`].
+    pub kind: u32,
+    /// Bytes of the whole record, this head included.
+    pub record_bytes: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+}
+
+/// The task that a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Task {
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// Start of the process since boot, nanoseconds; 0 where the kernel's layout is not known (no BTF).
+    pub start_ns: u64,
+    /// Id of the cgroup in the unified hierarchy (its inode number).
+    pub cgroup_id: u64,
+    /// Name of the thread, zero-terminated.
+    pub comm: [u8; COMM_BYTES],
+}
+
+/// A decoded record that borrows the ring's bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// A process replaced its image.
+    Exec(&'a ExecRecord),
+    /// A process made a child.
+    Fork(&'a ForkRecord),
+    /// The last thread of a process ended.
+    Exit(&'a ExitRecord),
+    /// The main thread of a process was renamed.
+    Comm(&'a CommRecord),
+    /// A stack that was on a CPU.
+    Sample(Sample<'a>),
+}
+
+impl Event<'_> {
+    /// `CLOCK_MONOTONIC` of the event, nanoseconds.
+    pub fn time_ns(&self) -> u64 {
+        match self {
+            Self::Exec(record) => record.head.time_ns,
+            Self::Fork(record) => record.head.time_ns,
+            Self::Exit(record) => record.head.time_ns,
+            Self::Comm(record) => record.head.time_ns,
+            Self::Sample(sample) => sample.head.head.time_ns,
+        }
+    }
+}
+
+/// Turns the bytes of one ring record into a typed event.
+///
+/// `None` for anything else than exactly one record of a known kind: the caller counts it as malformed. The bytes
+/// must be aligned to 8, as ring records are.
+pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
+    let (head, _) = Head::ref_from_prefix(bytes).ok()?;
+    if head.record_bytes as usize != bytes.len() {
+        return None;
+    }
+    match head.kind {
+        kind if kind == Kind::Exec as u32 => ExecRecord::ref_from_bytes(bytes).ok().map(Event::Exec),
+        kind if kind == Kind::Fork as u32 => ForkRecord::ref_from_bytes(bytes).ok().map(Event::Fork),
+        kind if kind == Kind::Exit as u32 => ExitRecord::ref_from_bytes(bytes).ok().map(Event::Exit),
+        kind if kind == Kind::Comm as u32 => CommRecord::ref_from_bytes(bytes).ok().map(Event::Comm),
+        kind if kind == Kind::Sample as u32 => Sample::decode(bytes).map(Event::Sample),
+        _ => None,
+    }
+}
+
+const _: () = assert!(size_of::<Head>() == 16);
+const _: () = assert!(size_of::<Task>() == 40);
+const _: () = assert!(size_of::<SampleHead>().is_multiple_of(8));
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Bytes of a record at an address that is aligned to 8, as in the ring.
+    fn aligned(bytes: &[u8]) -> Vec<u64> {
+        let mut words = std::vec![0u64; bytes.len().div_ceil(8)];
+        words.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+        words
+    }
+
+    fn check(bytes: &[u8], expected_kind: Option<Kind>) {
+        let words = aligned(bytes);
+        let event = decode(&words.as_bytes()[..bytes.len()]);
+        let kind = event.map(|event| match event {
+            Event::Exec(_) => Kind::Exec,
+            Event::Fork(_) => Kind::Fork,
+            Event::Exit(_) => Kind::Exit,
+            Event::Comm(_) => Kind::Comm,
+            Event::Sample(_) => Kind::Sample,
+        });
+        assert_eq!(kind, expected_kind, "{bytes:?}");
+    }
+
+    fn head(kind: u32, record_bytes: usize) -> Head {
+        Head { kind, record_bytes: record_bytes as u32, time_ns: 7 }
+    }
+
+    fn task() -> Task {
+        Task { tgid: 1, tid: 2, start_ns: 3, cgroup_id: 4, comm: *b"worker\0\0\0\0\0\0\0\0\0\0" }
+    }
+
+    fn sample(user_frames: u16, kernel_frames: u16, frames: &[u64]) -> Vec<u8> {
+        let bytes = size_of::<SampleHead>() + frames.len() * 8;
+        let head = SampleHead {
+            head: head(Kind::Sample as u32, bytes),
+            task: task(),
+            cpu: 0,
+            user_frames,
+            kernel_frames,
+        };
+        [head.as_bytes(), frames.as_bytes()].concat()
+    }
+
+    #[test]
+    fn records_of_every_kind() {
+        let exec = ExecRecord { head: head(Kind::Exec as u32, size_of::<ExecRecord>()), task: task() };
+        check(exec.as_bytes(), Some(Kind::Exec));
+        check(&sample(2, 1, &[1, 2, 3]), Some(Kind::Sample));
+        check(&sample(0, 0, &[]), Some(Kind::Sample));
+    }
+
+    #[test]
+    fn bytes_that_are_no_record() {
+        check(&[], None);
+        check(&[0; 15], None);
+        check(head(0, 16).as_bytes(), None);
+        check(head(99, 16).as_bytes(), None);
+        check(head(Kind::Exec as u32, 16).as_bytes(), None);
+        // Counts that do not fit the length, both ways.
+        check(&sample(3, 1, &[1, 2, 3]), None);
+        check(&sample(1, 1, &[1, 2, 3]), None);
+        check(&sample(u16::MAX, u16::MAX, &[1, 2, 3]), None);
+        // Truncated at every length.
+        let whole = sample(2, 1, &[1, 2, 3]);
+        for length in 0..whole.len() {
+            check(&whole[..length], None);
+        }
+    }
+}

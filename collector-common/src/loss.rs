@@ -1,0 +1,178 @@
+//! Why something that was seen did not come out: one enum for the kernel and the daemon, and the kernel's counters.
+//!
+//! Refuses: free-text reasons. A new bound anywhere needs a reason here, so that the books can balance.
+
+/// A stream of records with books of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Signal {
+    /// Exec, fork, exit and rename of processes.
+    Process = 0,
+    /// Executable mappings, from the perf side-band (counted in the daemon only).
+    Mapping = 1,
+    /// On-CPU samples.
+    Profile = 2,
+    /// The agent's own metrics (made in the daemon only).
+    Metric = 3,
+}
+
+impl Signal {
+    /// All signals, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Process, Self::Mapping, Self::Profile, Self::Metric];
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Mapping => "mapping",
+            Self::Profile => "profile",
+            Self::Metric => "metric",
+        }
+    }
+}
+
+/// Why a record, or a part of one, did not come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum LossReason {
+    /// Kernel: the ring was full, or its lock was held while an NMI wanted it.
+    RingFull = 0,
+    /// Kernel: the per-CPU scratch buffer was missing (cannot happen on a healthy kernel).
+    ScratchMissing = 1,
+    /// Kernel: the perf side-band said `PERF_RECORD_LOST`.
+    SidebandLost = 2,
+    /// Daemon: the bytes are not a record this version knows.
+    Malformed = 3,
+    /// Daemon: too many records waited for their turn.
+    Backlog = 4,
+    /// Daemon: a window held its maximum of distinct stacks.
+    WindowFull = 5,
+    /// Daemon: the symbolizer was behind by its maximum of windows.
+    SymbolizerBehind = 6,
+    /// Daemon: the export queue was at its byte limit, the oldest batch went.
+    ExportQueueFull = 7,
+    /// Backend: the answer was a partial success without these records.
+    ExportRejected = 8,
+    /// Backend: the answer said not to try again.
+    ExportRefused = 9,
+    /// Backend: no success within the time that a batch may be retried.
+    ExportRetryExhausted = 10,
+    /// The agent stopped before the batch was delivered.
+    ExportShutdown = 11,
+    /// Daemon: the process table was full; the record's process is not tracked.
+    ProcessTableFull = 12,
+    /// Daemon: the user asked for other processes only.
+    Filtered = 13,
+    /// Daemon: the user gave this signal no endpoint.
+    ExportSwitchedOff = 14,
+}
+
+impl LossReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::RingFull,
+        Self::ScratchMissing,
+        Self::SidebandLost,
+        Self::Malformed,
+        Self::Backlog,
+        Self::WindowFull,
+        Self::SymbolizerBehind,
+        Self::ExportQueueFull,
+        Self::ExportRejected,
+        Self::ExportRefused,
+        Self::ExportRetryExhausted,
+        Self::ExportShutdown,
+        Self::ProcessTableFull,
+        Self::Filtered,
+        Self::ExportSwitchedOff,
+    ];
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::ScratchMissing => "scratch_missing",
+            Self::SidebandLost => "sideband_lost",
+            Self::Malformed => "malformed",
+            Self::Backlog => "backlog",
+            Self::WindowFull => "window_full",
+            Self::SymbolizerBehind => "symbolizer_behind",
+            Self::ExportQueueFull => "export_queue_full",
+            Self::ExportRejected => "export_rejected",
+            Self::ExportRefused => "export_refused",
+            Self::ExportRetryExhausted => "export_retry_exhausted",
+            Self::ExportShutdown => "export_shutdown",
+            Self::ProcessTableFull => "process_table_full",
+            Self::Filtered => "filtered",
+            Self::ExportSwitchedOff => "export_switched_off",
+        }
+    }
+}
+
+/// Where in the pipeline a reason applies: each equation of the books has one stage of losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Between the hook and the daemon: `seen = lost + rejected + decoded`.
+    Kernel,
+    /// Between the ring and a typed record: `seen = lost + rejected + decoded`.
+    Decode,
+    /// Between a typed record and a flushed window: `decoded = represented + dropped`.
+    Represent,
+    /// Between a flushed window and its receiver: `represented = exported + dropped`.
+    Export,
+}
+
+impl LossReason {
+    /// The stage at which the reason applies.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::RingFull | Self::ScratchMissing | Self::SidebandLost => Stage::Kernel,
+            Self::Malformed => Stage::Decode,
+            Self::Backlog | Self::WindowFull | Self::ProcessTableFull | Self::Filtered => Stage::Represent,
+            Self::SymbolizerBehind
+            | Self::ExportQueueFull
+            | Self::ExportRejected
+            | Self::ExportRefused
+            | Self::ExportRetryExhausted
+            | Self::ExportShutdown
+            | Self::ExportSwitchedOff => Stage::Export,
+        }
+    }
+}
+
+/// Counters that the eBPF side keeps per CPU for each signal, at index [`kernel_counter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum KernelCounter {
+    /// Records the programs wanted to send.
+    Seen = 0,
+    /// Records lost as [`LossReason::RingFull`].
+    RingFull = 1,
+    /// Records lost as [`LossReason::ScratchMissing`].
+    ScratchMissing = 2,
+}
+
+/// Kernel counters of one signal.
+pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 3;
+
+/// Entries of the kernel's counter map.
+pub const KERNEL_COUNTERS: u32 = KERNEL_COUNTERS_PER_SIGNAL * Signal::ALL.len() as u32;
+
+/// The index of a signal's counter in the kernel's counter map.
+pub const fn kernel_counter(signal: Signal, counter: KernelCounter) -> u32 {
+    signal as u32 * KERNEL_COUNTERS_PER_SIGNAL + counter as u32
+}
+
+const _: () = {
+    let mut index = 0;
+    while index < LossReason::ALL.len() {
+        assert!(LossReason::ALL[index] as usize == index);
+        index += 1;
+    }
+    index = 0;
+    while index < Signal::ALL.len() {
+        assert!(Signal::ALL[index] as usize == index);
+        index += 1;
+    }
+    assert!((KernelCounter::ScratchMissing as u32) < KERNEL_COUNTERS_PER_SIGNAL);
+};

@@ -1,0 +1,72 @@
+//! Sends a record to a ring or counts its loss: the only user of the rings and of the counters.
+//!
+//! Refuses: a record that is neither sent nor counted. Wake-ups too: the daemon drains on its own tick.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{PerCpuArray, RingBuf};
+use collector_common::limits::{PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT};
+use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
+
+#[map]
+static PROCESS_RING: RingBuf = RingBuf::with_byte_size(PROCESS_RING_BYTES, 0);
+
+#[map]
+static SAMPLE_RING: RingBuf = RingBuf::with_byte_size(SAMPLE_RING_BYTES_DEFAULT, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTERS, 0);
+
+/// Counts one event of a signal. Atomic: a program may be preempted by another one on its CPU.
+#[inline(always)]
+pub fn count(signal: Signal, counter: KernelCounter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(kernel_counter(signal, counter)) {
+        // SAFETY: the map look-up gave a valid, aligned pointer to this CPU's u64, which lives as long as the program.
+        // Assembly, because this target has no atomic types in `core`; the instruction exists on every kernel.
+        unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) 1u64) };
+    }
+}
+
+/// Sends a fixed-size record of a process's life.
+#[inline(always)]
+pub fn process_record<T>(record: &T) {
+    count(Signal::Process, KernelCounter::Seen);
+    let record = core::ptr::from_ref(record).cast_mut().cast::<c_void>();
+    // SAFETY: `record` points to `size_of::<T>()` initialised bytes on this program's stack.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            core::ptr::addr_of!(PROCESS_RING).cast_mut().cast(),
+            record,
+            size_of::<T>() as u64,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if result < 0 {
+        count(Signal::Process, KernelCounter::RingFull);
+    }
+}
+
+/// Sends a sample that the caller has counted as seen and laid out in its scratch buffer.
+///
+/// # Safety
+///
+/// `sample` must point to `bytes` initialised bytes of a map value.
+#[inline(always)]
+pub unsafe fn sample(sample: *mut c_void, bytes: u64) -> bool {
+    // SAFETY: given by the caller.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            core::ptr::addr_of!(SAMPLE_RING).cast_mut().cast(),
+            sample,
+            bytes,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if result < 0 {
+        count(Signal::Profile, KernelCounter::RingFull);
+    }
+    result >= 0
+}

@@ -1,0 +1,126 @@
+//! The agent's own metrics: the ledger, its CPU time and memory, the kernel time of its programs.
+//!
+//! Refuses: metrics of anything else than the agent.
+
+use procfs::process::Process;
+
+use crate::kernel::ProgramTime;
+use crate::loss::{Account, Ledger};
+use crate::telemetry::{Metric, MetricKind, Point};
+
+/// Reads the agent's own state.
+pub struct AgentMetrics {
+    own: Option<Process>,
+    ticks_per_second: f64,
+    page_bytes: u64,
+}
+
+/// What the agent uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CPU time in user mode, seconds.
+    pub user_s: f64,
+    /// CPU time in the kernel, seconds.
+    pub system_s: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+}
+
+impl Default for AgentMetrics {
+    fn default() -> Self {
+        Self {
+            own: Process::myself().ok(),
+            ticks_per_second: procfs::ticks_per_second() as f64,
+            page_bytes: procfs::page_size(),
+        }
+    }
+}
+
+impl AgentMetrics {
+    /// CPU time and memory of this process; zeros where `/proc` cannot be read.
+    pub fn usage(&self) -> Usage {
+        let Some(stat) = self.own.as_ref().and_then(|own| own.stat().ok()) else { return Usage::default() };
+        Usage {
+            user_s: stat.utime as f64 / self.ticks_per_second,
+            system_s: stat.stime as f64 / self.ticks_per_second,
+            resident_bytes: stat.rss * self.page_bytes,
+        }
+    }
+
+    /// All metrics of the agent now.
+    pub fn read(&self, ledger: &Ledger, programs: &[ProgramTime], processes: usize) -> Vec<Metric> {
+        let usage = self.usage();
+        let accounts = ledger.accounts();
+        let mut metrics = vec![
+            counter(
+                "process.cpu.time",
+                "CPU time of the agent.",
+                "s",
+                vec![
+                    point(&[("cpu.mode", "user")], usage.user_s),
+                    point(&[("cpu.mode", "system")], usage.system_s),
+                ],
+            ),
+            gauge("process.memory.usage", "Resident memory of the agent.", "By", usage.resident_bytes as f64),
+            gauge("kansoku.processes", "Processes in the agent's table.", "{process}", processes as f64),
+        ];
+        metrics.extend(ledger_metrics(&accounts));
+        metrics.extend(program_metrics(programs));
+        metrics
+    }
+}
+
+fn ledger_metrics(accounts: &[Account]) -> Vec<Metric> {
+    let stage = |name, description, value: fn(&Account) -> u64| {
+        let points =
+            accounts.iter().map(|account| point(&[("signal", account.signal.name())], value(account) as f64));
+        counter(name, description, "{record}", points.collect())
+    };
+    let lost = accounts.iter().flat_map(|account| {
+        account.lost.iter().map(|(reason, count)| {
+            point(&[("signal", account.signal.name()), ("reason", reason.name())], *count as f64)
+        })
+    });
+    vec![
+        stage("kansoku.records.seen", "Records that the kernel side wanted to send.", |account| account.seen),
+        stage("kansoku.records.decoded", "Records that became typed events.", |account| account.decoded),
+        stage("kansoku.records.represented", "Records in flushed windows or live state.", |account| {
+            account.represented
+        }),
+        stage("kansoku.records.exported", "Records that reached their receiver.", |account| account.exported),
+        counter("kansoku.records.lost", "Records lost, by reason.", "{record}", lost.collect()),
+    ]
+}
+
+fn program_metrics(programs: &[ProgramTime]) -> Vec<Metric> {
+    let points = |value: fn(&ProgramTime) -> f64| {
+        programs.iter().map(|program| point(&[("program", &program.name)], value(program))).collect()
+    };
+    vec![
+        counter(
+            "kansoku.bpf.run_time",
+            "Kernel time of the agent's programs while the kernel's statistics were on.",
+            "s",
+            points(|program| program.run_time_ns as f64 / 1e9),
+        ),
+        counter(
+            "kansoku.bpf.runs",
+            "Runs of the agent's programs while the kernel's statistics were on.",
+            "{run}",
+            points(|program| program.runs as f64),
+        ),
+    ]
+}
+
+fn counter(name: &'static str, description: &'static str, unit: &'static str, points: Vec<Point>) -> Metric {
+    Metric { name, description, unit, kind: MetricKind::Counter, points }
+}
+
+fn gauge(name: &'static str, description: &'static str, unit: &'static str, value: f64) -> Metric {
+    let points = vec![Point { attributes: Vec::new(), value }];
+    Metric { name, description, unit, kind: MetricKind::Gauge, points }
+}
+
+fn point(attributes: &[(&'static str, &str)], value: f64) -> Point {
+    Point { attributes: attributes.iter().map(|&(key, value)| (key, value.to_owned())).collect(), value }
+}

@@ -1,0 +1,253 @@
+//! `kansoku doctor`: every precondition and every hook, tried for real, with what is missing and what to do.
+//!
+//! Refuses: opinions by kernel version. What counts is what was tried.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::json;
+
+use super::{ConfigArguments, exit, ledger};
+use crate::config::Config;
+use crate::kernel::{Hook, Inbox, Kernel, ProgramTime};
+use crate::loss::{Account, Ledger};
+
+/// How long the hooks are tried.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`: the initial PID namespace.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Capabilities, their numbers (`include/uapi/linux/capability.h`), and what is missing without them.
+const CAPABILITIES: [(&str, u32, &str); 6] = [
+    ("CAP_BPF", 39, "no eBPF at all"),
+    ("CAP_PERFMON", 38, "no CPU samples, no process events"),
+    ("CAP_SYS_PTRACE", 19, "no names for code in other users' processes"),
+    ("CAP_DAC_READ_SEARCH", 2, "cgroups are named by /proc only; files of other users cannot be read"),
+    ("CAP_CHECKPOINT_RESTORE", 40, "no names for code in deleted files"),
+    ("CAP_SYSLOG", 34, "no names for kernel functions"),
+];
+
+#[derive(Args)]
+pub(super) struct DoctorArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One precondition.
+struct Check {
+    name: String,
+    is_good: bool,
+    found: String,
+    advice: String,
+}
+
+/// What the trial showed.
+#[derive(Default)]
+struct Trial {
+    error: Option<String>,
+    hooks: Vec<Hook>,
+    accounts: Vec<Account>,
+    programs: Vec<ProgramTime>,
+}
+
+pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode> {
+    let config = arguments.config.load(Vec::new())?;
+    let checks = checks();
+    let trial = trial(&config);
+    let is_complete = trial.error.is_none()
+        && trial.hooks.iter().all(|hook| hook.taken().is_some())
+        && checks.iter().all(|check| check.is_good);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&checks, &trial, is_complete))?);
+    } else {
+        println!("{}", as_text(&checks, &trial, is_complete));
+    }
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(exit::INCOMPLETE) })
+}
+
+fn trial(config: &Config) -> Trial {
+    let ledger = Arc::new(Ledger::default());
+    let mut kernel = match Kernel::start(&config.kernel, Arc::clone(&ledger)) {
+        Ok(kernel) => kernel,
+        Err(error) => return Trial { error: Some(format!("{error:#}")), ..Trial::default() },
+    };
+    kernel.set_statistics(true);
+    std::thread::sleep(TRIAL);
+    let programs = kernel.program_times();
+    kernel.detach();
+    let mut inbox = Inbox::default();
+    kernel.drain(&mut inbox);
+    kernel.update_ledger();
+    // The trial shows its records here and keeps nothing.
+    for account in ledger.accounts() {
+        ledger.represented(account.signal, account.decoded);
+        ledger.exported(account.signal, account.decoded);
+    }
+    Trial { error: None, hooks: kernel.hooks().to_vec(), accounts: ledger.accounts(), programs }
+}
+
+fn checks() -> Vec<Check> {
+    let mut checks = vec![kernel_release()];
+    checks.extend(capabilities());
+    checks.extend([kernel_symbols(), pid_namespace(), cgroups()]);
+    checks
+}
+
+fn kernel_release() -> Check {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let advice = "Kansoku is made for kernel 5.10 and newer";
+    check("kernel", version >= (5, 10), &format!("{release} {}", std::env::consts::ARCH), advice)
+}
+
+/// CAP_SYS_ADMIN stands in for the newer, smaller ones.
+fn capabilities() -> Vec<Check> {
+    const SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    let covered_by_admin = [39, 38, 40, 34];
+    let check_one = |(name, bit, missing): (&str, u32, &str)| {
+        let is_good = has(bit) || (has(SYS_ADMIN) && covered_by_admin.contains(&bit));
+        let found = if is_good { "granted" } else { "missing" };
+        check(name, is_good, found, &format!("{missing}; run as root or grant {name}"))
+    };
+    CAPABILITIES.into_iter().map(check_one).collect()
+}
+
+/// The kernel shows zeros as addresses to those who may not see them.
+fn kernel_symbols() -> Check {
+    let text = std::fs::File::open("/proc/kallsyms").and_then(|file| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, 4_096), &mut text).map(|_| text)
+    });
+    let text = text.unwrap_or_default();
+    let are_shown = text.lines().any(|line| !line.starts_with("0000000000000000") && !line.is_empty());
+    let found = if are_shown { "readable" } else { "hidden" };
+    check(
+        "kernel symbols",
+        are_shown,
+        found,
+        "kernel functions stay numbers; set kernel.kptr_restrict to 0 or 1 and grant CAP_SYSLOG",
+    )
+}
+
+fn pid_namespace() -> Check {
+    let found = std::fs::read_link("/proc/self/ns/pid").map(|path| path.to_string_lossy().into_owned());
+    let found = found.unwrap_or_default();
+    let advice = "/proc shows other ids than the kernel; run the container with hostPID: true";
+    check("PID namespace", found == INITIAL_PID_NAMESPACE, &found, advice)
+}
+
+fn cgroups() -> Check {
+    let mount = crate::kernel::CgroupMount::find();
+    let found =
+        mount.as_ref().map_or("v1 only".to_owned(), |mount| format!("v2 at {}", mount.path().display()));
+    check(
+        "cgroups",
+        mount.is_some(),
+        &found,
+        "containers are named by /proc/PID/cgroup only: short-lived ones may stay unnamed",
+    )
+}
+
+fn check(name: &str, is_good: bool, found: &str, advice: &str) -> Check {
+    Check { name: name.to_owned(), is_good, found: found.to_owned(), advice: advice.to_owned() }
+}
+
+/// A table in the style of all tables of this program.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.to_vec());
+    table
+}
+
+fn as_text(checks: &[Check], trial: &Trial, is_complete: bool) -> String {
+    let mut preconditions = table(&["precondition", "", "found", "what to do"]);
+    for check in checks {
+        let (mark, advice) = if check.is_good { ("ok", "") } else { ("MISSING", check.advice.as_str()) };
+        preconditions.add_row([check.name.as_str(), mark, check.found.as_str(), advice]);
+    }
+    let mut text = format!("{preconditions}\n\n");
+    if let Some(error) = &trial.error {
+        return text + &format!("Nothing can be hooked: {error}");
+    }
+    let mut hooks = table(&["hook", "", "taken", "tried and refused", "missing without"]);
+    for hook in &trial.hooks {
+        let mark = match (hook.taken(), hook.is_fallback()) {
+            (None, _) => "MISSING",
+            (Some(_), true) => "fallback",
+            (Some(_), false) => "ok",
+        };
+        let missing = if hook.taken().is_none() { hook.missing_without } else { "" };
+        hooks.add_row([hook.purpose, mark, hook.taken().unwrap_or(""), &refused(hook), missing]);
+    }
+    text += &format!("{hooks}\n\nTrial of {} s:\n{}\n\n", TRIAL.as_secs(), ledger::text(&trial.accounts));
+    let mut programs = table(&["program", "runs", "ns per run"]);
+    for program in trial.programs.iter().filter(|program| program.runs > 0) {
+        let mean_ns = program.run_time_ns / program.runs;
+        programs.add_row([program.name.clone(), program.runs.to_string(), mean_ns.to_string()]);
+    }
+    text += &format!("Kernel time of the programs in the trial:\n{programs}\n\n");
+    text + if is_complete { "Everything works here." } else { "Something is missing: see above." }
+}
+
+fn refused(hook: &Hook) -> String {
+    let refused = hook
+        .attempts
+        .iter()
+        .filter_map(|attempt| Some(format!("{}: {}", attempt.way, attempt.error.as_ref()?)));
+    refused.collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(checks: &[Check], trial: &Trial, is_complete: bool) -> serde_json::Value {
+    let checks = checks.iter().map(|check| {
+        let advice = (!check.is_good).then_some(&check.advice);
+        json!({"name": check.name, "ok": check.is_good, "found": check.found, "advice": advice})
+    });
+    let hooks = trial.hooks.iter().map(|hook| {
+        let attempts =
+            hook.attempts.iter().map(|attempt| json!({"way": attempt.way, "error": attempt.error}));
+        json!({
+            "purpose": hook.purpose,
+            "taken": hook.taken(),
+            "fallback": hook.is_fallback(),
+            "missing_without": hook.missing_without,
+            "attempts": attempts.collect::<Vec<_>>(),
+        })
+    });
+    let accounts = trial.accounts.iter().map(|account| {
+        let lost = account.lost.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count)));
+        json!({
+            "signal": account.signal.name(),
+            "seen": account.seen,
+            "decoded": account.decoded,
+            "lost": lost.collect::<serde_json::Map<_, _>>(),
+            "unexplained": account.unexplained(),
+        })
+    });
+    let programs = trial.programs.iter().map(
+        |program| json!({"name": program.name, "runs": program.runs, "run_time_ns": program.run_time_ns}),
+    );
+    json!({
+        "complete": is_complete,
+        "version": crate::export::VERSION,
+        "error": trial.error,
+        "checks": checks.collect::<Vec<_>>(),
+        "hooks": hooks.collect::<Vec<_>>(),
+        "ledger": accounts.collect::<Vec<_>>(),
+        "programs": programs.collect::<Vec<_>>(),
+    })
+}

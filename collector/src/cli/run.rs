@@ -1,0 +1,110 @@
+//! `kansoku run`: observe the node until stopped.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::top::Top;
+use super::{ConfigArguments, duration, ledger, stop_signal};
+use crate::config::Config;
+use crate::daemon::{Daemon, Sink};
+use crate::diagnostics::Diagnostics;
+use crate::export::Backend;
+use crate::loss::Ledger;
+use crate::pipeline::{Filter, PipelineOptions};
+use crate::telemetry::Batch;
+
+/// How often the stop signal is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Stop after this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Keep the kernel's run-time statistics always on (for measurements; costs every BPF program of the node)
+    #[arg(long, hide = true)]
+    statistics: bool,
+}
+
+pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let config = arguments.config.load(Vec::new())?;
+    let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
+    let stop = stop_signal()?;
+    let ledger = Arc::new(Ledger::default());
+    let options = PipelineOptions {
+        window: config.window,
+        filter: Filter::All,
+        frequency_hz: config.kernel.frequency_hz,
+        statistics_always: arguments.statistics,
+    };
+    let output = Output::start(&config, Arc::clone(&ledger))?;
+    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, ledger)?;
+    warn_of_missing(&daemon);
+    let end = arguments.duration.map(|duration| Instant::now() + duration);
+    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+        if daemon.has_failed() {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    eprintln!("stopping: what was collected still goes out");
+    let ledger = Arc::clone(daemon.ledger());
+    daemon.stop()?.stop();
+    eprintln!("{}", ledger::text(&ledger.accounts()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn warn_of_missing(daemon: &Daemon<Output>) {
+    for hook in daemon.hooks() {
+        let tried = hook.attempts.last().and_then(|attempt| attempt.error.as_deref()).unwrap_or("not tried");
+        match hook.taken() {
+            None => tracing::warn!(
+                hook = hook.purpose,
+                missing = hook.missing_without,
+                error = tried,
+                "cannot hook"
+            ),
+            Some(way) => tracing::debug!(hook = hook.purpose, way, fallback = hook.is_fallback(), "hooked"),
+        }
+    }
+}
+
+/// Where batches go.
+enum Output {
+    Backend(Backend),
+    Terminal(Box<Top>),
+}
+
+impl Output {
+    fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Self> {
+        if config.endpoints.is_empty() {
+            return Ok(Self::Terminal(Box::new(Top::new(config))));
+        }
+        for (signal, endpoint) in &config.endpoints {
+            tracing::info!(%signal, url = %endpoint.url, "exporting");
+        }
+        Ok(Self::Backend(Backend::start(config, ledger)?))
+    }
+
+    fn stop(self) {
+        if let Self::Backend(backend) = self {
+            backend.stop();
+        }
+    }
+}
+
+impl Sink for Output {
+    fn accept(&mut self, batch: Batch, ledger: &Ledger) {
+        match self {
+            Self::Backend(backend) => backend.accept(&batch),
+            Self::Terminal(top) => top.accept(batch, ledger),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Text and environment -> one validated [`Config`], once, at start.
+//!
+//! Order: flag over environment over file over default, for each key of one table (`keys`). Refuses: keys that are
+//! not in the table, and values of another type; the error names the nearest key and where the value came from.
+
+mod keys;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+pub use keys::{Key, Kind, keys};
+pub use resolve::{Origin, Resolved, Sources, Value};
+
+use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
+use crate::kernel::KernelOptions;
+use crate::symbolize::SymbolOptions;
+
+/// Where the file is looked for if none is named.
+pub const DEFAULT_PATH: &str = "/etc/kansoku/config.yaml";
+
+/// Everything that can be configured, validated.
+#[derive(Debug)]
+pub struct Config {
+    /// How to hook into the kernel.
+    pub kernel: KernelOptions,
+    /// Length of a window.
+    pub window: Duration,
+    /// How to name frames.
+    pub symbols: SymbolOptions,
+    /// Where to export each signal; empty for the local view.
+    pub endpoints: Vec<(Signal, Endpoint)>,
+    /// Bounds of the export.
+    pub limits: Limits,
+    /// `OTEL_RESOURCE_ATTRIBUTES`
+    pub resource_attributes: Vec<(String, String)>,
+    /// The flame graph of the local view.
+    pub flame_graph: PathBuf,
+    /// Level of the agent's own log.
+    pub log_level: String,
+    /// Where the agent's own spans and logs go over OTLP/HTTP.
+    pub own_telemetry_endpoint: Option<String>,
+}
+
+impl Config {
+    /// Validates what was resolved.
+    ///
+    /// # Errors
+    ///
+    /// If values contradict each other, or a file that is named does not exist.
+    pub fn new(resolved: &Resolved) -> Result<Self> {
+        let endpoints = [Signal::Profiles, Signal::Metrics]
+            .into_iter()
+            .filter_map(|signal| {
+                endpoint(resolved, signal).transpose().map(|endpoint| Ok((signal, endpoint?)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let ring_bytes = resolved.integer("profile.sample_ring_bytes");
+        if ring_bytes != 0 && !ring_bytes.is_power_of_two() {
+            bail!("profile.sample_ring_bytes is {ring_bytes}: use a power of two of at least one page, or 0");
+        }
+        Ok(Self {
+            kernel: KernelOptions {
+                frequency_hz: resolved.integer("profile.frequency_hz") as u32,
+                sample_ring_bytes: (ring_bytes != 0).then_some(ring_bytes as u32),
+                btf: resolved.text("kernel.btf").into(),
+                log_level: kernel_log_level(resolved.text("kernel.log_level")),
+            },
+            window: Duration::from_millis(resolved.integer("profile.window_ms")),
+            symbols: SymbolOptions {
+                lines: resolved.flag("symbols.lines"),
+                cache_bytes_max: resolved.integer("symbols.cache_bytes_max") as usize,
+            },
+            endpoints,
+            limits: Limits {
+                queue_bytes_max: resolved.integer("otlp.queue_bytes_max") as usize,
+                retry_initial: Duration::from_millis(resolved.integer("otlp.retry_initial_ms")),
+                retry_delay_max: Duration::from_millis(resolved.integer("otlp.retry_delay_max_ms")),
+                retry_elapsed_max: Duration::from_millis(resolved.integer("otlp.retry_elapsed_max_ms")),
+            },
+            resource_attributes: resolved.table("resource.attributes").clone().into_iter().collect(),
+            flame_graph: resolved.text("local.flame_graph").into(),
+            log_level: resolved.text("log.level").to_owned(),
+            own_telemetry_endpoint: optional(resolved.text("log.otlp_endpoint")).map(str::to_owned),
+        })
+    }
+}
+
+/// A signal's endpoint: its own keys over the general ones; `None` if neither names an endpoint.
+fn endpoint(resolved: &Resolved, signal: Signal) -> Result<Option<Endpoint>> {
+    let own = |key: &str| format!("otlp.{signal}.{key}");
+    let text = |key: &str| {
+        let own = resolved.text(&own(key));
+        if own.is_empty() { resolved.text(&format!("otlp.{key}")) } else { own }
+    };
+    let own_url = resolved.text(&own("endpoint"));
+    let url = text("endpoint");
+    if url.is_empty() || url == "none" {
+        return Ok(None);
+    }
+    let protocol = match text("protocol") {
+        "grpc" => Protocol::Grpc,
+        "http/protobuf" => Protocol::HttpProtobuf,
+        other => bail!("otlp.protocol is {other:?}: use grpc or http/protobuf"),
+    };
+    // The general endpoint is a base; a signal's own endpoint is used as it is: OTLP exporter specification.
+    let url = match (&protocol, own_url.is_empty()) {
+        (Protocol::HttpProtobuf, true) => format!("{}{}", url.trim_end_matches('/'), signal.http_path()),
+        _ => url.to_owned(),
+    };
+    let own_timeout = resolved.integer(&own("timeout_ms"));
+    let timeout = if own_timeout == 0 { resolved.integer("otlp.timeout_ms") } else { own_timeout };
+    let mut headers: BTreeMap<String, String> = resolved.table("otlp.headers").clone();
+    headers.extend(resolved.table(&own("headers")).clone());
+    let file = |key: &str| optional(text(key)).map(PathBuf::from);
+    Ok(Some(Endpoint {
+        url,
+        protocol,
+        compression: match text("compression") {
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            _ => Compression::None,
+        },
+        headers: headers.into_iter().collect(),
+        timeout: Duration::from_millis(timeout),
+        certificate: file("certificate"),
+        client_certificate: file("client_certificate"),
+        client_key: file("client_key"),
+        insecure: resolved.flag("otlp.insecure"),
+    }))
+}
+
+fn optional(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// As `aya_log` numbers them.
+fn kernel_log_level(level: &str) -> u8 {
+    ["off", "error", "warn", "info", "debug", "trace"].iter().position(|name| *name == level).unwrap_or(0)
+        as u8
+}
+
+/// Reads the file that is named, or the default one if it exists.
+///
+/// # Errors
+///
+/// If a named file cannot be read.
+pub fn read_file(named: Option<&PathBuf>) -> Result<Option<(PathBuf, String)>> {
+    let path = named.cloned().unwrap_or_else(|| DEFAULT_PATH.into());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read the configuration {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(file: &str, environment: &[(&str, &str)]) -> Result<Config> {
+        let resolved = Resolved::new(&Sources {
+            file: (!file.is_empty()).then(|| ("test.yaml".into(), file.to_owned())),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            flags: Vec::new(),
+        })?;
+        Config::new(&resolved)
+    }
+
+    /// Expects the URL and protocol of each signal's endpoint.
+    fn check(environment: &[(&str, &str)], expected: &[(Signal, &str, Protocol)]) {
+        let config = config("", environment).expect("a valid configuration");
+        let found: Vec<_> = config
+            .endpoints
+            .iter()
+            .map(|(signal, endpoint)| (*signal, endpoint.url.as_str(), endpoint.protocol))
+            .collect();
+        assert_eq!(found, expected, "{environment:?}");
+    }
+
+    #[test]
+    fn endpoints_by_the_standard_variables() {
+        use Protocol::{Grpc, HttpProtobuf};
+        check(&[], &[]);
+        check(
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/")],
+            &[
+                (Signal::Profiles, "http://c:4318/v1development/profiles", HttpProtobuf),
+                (Signal::Metrics, "http://c:4318/v1/metrics", HttpProtobuf),
+            ],
+        );
+        check(
+            &[("OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "http://p/own"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "")],
+            &[(Signal::Profiles, "http://p/own", HttpProtobuf)],
+        );
+        check(
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+                ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "none"),
+            ],
+            &[(Signal::Profiles, "http://c:4317", Grpc)],
+        );
+    }
+
+    #[test]
+    fn own_values_win_over_general_ones() {
+        let config = config(
+            "otlp:\n  endpoint: http://c\n  timeout_ms: 5\n  headers: {a: '1', b: '2'}\n  profiles:\n    timeout_ms: 7\n    headers: {b: '3'}\n",
+            &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"), ("OTEL_EXPORTER_OTLP_PROFILES_COMPRESSION", "zstd")],
+        )
+        .expect("a valid configuration");
+        let (profiles, metrics) = (&config.endpoints[0].1, &config.endpoints[1].1);
+        assert_eq!(profiles.timeout, Duration::from_millis(7));
+        assert_eq!(metrics.timeout, Duration::from_millis(5));
+        assert_eq!(profiles.headers, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "3".to_owned())]);
+        assert_eq!((&profiles.compression, &metrics.compression), (&Compression::Zstd, &Compression::Gzip));
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let error = config("profile: {sample_ring_bytes: 5000}\n", &[]).expect_err("not a power of two");
+        assert!(error.to_string().contains("power of two"), "{error}");
+        let protocol =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+        assert!(config("", &protocol).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! The table of configuration keys: path, environment variable, type, default, and what it is for.
+//!
+//! Refuses: logic. A new key is one line here and one use in `Config::new`.
+
+/// A configuration key.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Path in the file, such as `profile.frequency_hz`.
+    pub path: String,
+    /// Environment variable.
+    pub variable: String,
+    /// What values it takes.
+    pub kind: Kind,
+    /// The default, as it would stand in the file.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: String,
+    /// Whether its values must not be printed.
+    pub is_secret: bool,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number between two bounds.
+    Integer(u64, u64),
+    /// `true` or `false`.
+    Flag,
+    /// Any text.
+    Text,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// Names and values; in the environment `name=value,name=value`.
+    Table,
+}
+
+const PROTOCOLS: Kind = Kind::Choice(&["http/protobuf", "grpc"]);
+const COMPRESSIONS: Kind = Kind::Choice(&["none", "gzip", "zstd"]);
+
+/// Signals with their own OTLP keys.
+const SIGNALS: [&str; 2] = ["profiles", "metrics"];
+
+/// All keys, in the order in which they are printed.
+pub fn keys() -> Vec<Key> {
+    let mut keys = vec![
+        key(
+            "profile.frequency_hz",
+            Kind::Integer(1, 10_000),
+            "97",
+            "Samples per second and CPU. Odd, so that it never runs in step with timers.",
+        ),
+        key(
+            "profile.window_ms",
+            Kind::Integer(100, 3_600_000),
+            "5000",
+            "Length of a window: samples are aggregated and exported once per window.",
+        ),
+        key(
+            "profile.sample_ring_bytes",
+            Kind::Integer(0, 1 << 30),
+            "0",
+            "Bytes of the ring between kernel and agent, a power of two. 0: by CPUs and frequency.",
+        ),
+        key(
+            "symbols.lines",
+            Kind::Flag,
+            "false",
+            "Source lines and inlined functions from DWARF. Costs memory by the size of debug information.",
+        ),
+        key(
+            "symbols.cache_bytes_max",
+            Kind::Integer(1 << 16, 1 << 34),
+            "8388608",
+            "Bytes of function names that are remembered.",
+        ),
+        key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
+        key(
+            "kernel.log_level",
+            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+            "off",
+            "Diagnostics of the eBPF programs, written to the agent's log.",
+        ),
+        key(
+            "local.flame_graph",
+            Kind::Text,
+            "/run/kansoku/flamegraph.html",
+            "Where the flame graph goes when there is no backend. .html or .svg.",
+        ),
+        key(
+            "log.level",
+            Kind::Text,
+            "info",
+            "Level of the agent's own log, or a filter such as info,collector::symbolize=debug.",
+        ),
+        key(
+            "log.otlp_endpoint",
+            Kind::Text,
+            "",
+            "Base URL for the agent's own spans and logs over OTLP/HTTP. Empty: standard error only.",
+        ),
+        otel(
+            "resource.attributes",
+            "OTEL_RESOURCE_ATTRIBUTES",
+            Kind::Table,
+            "{}",
+            "Attributes that are added to every resource.",
+        ),
+    ];
+    keys.extend(otlp_keys());
+    keys.extend(SIGNALS.into_iter().flat_map(signal_keys));
+    keys
+}
+
+fn otlp_keys() -> Vec<Key> {
+    let general = |name: &str, kind, default, help: &str| {
+        otel(&format!("otlp.{name}"), &variable("", name), kind, default, help)
+    };
+    vec![
+        general(
+            "endpoint",
+            Kind::Text,
+            "",
+            "Base URL of the backend. Empty: no backend, the local view is shown.",
+        ),
+        general("protocol", PROTOCOLS, "http/protobuf", "Protocol of the backend."),
+        secret(general("headers", Kind::Table, "{}", "Headers that are sent with every request.")),
+        general("timeout_ms", Kind::Integer(1, 600_000), "10000", "Time for one attempt to export."),
+        general("compression", COMPRESSIONS, "none", "Compression of requests."),
+        general(
+            "certificate",
+            Kind::Text,
+            "",
+            "File with the CA certificates of the backend, PEM. Empty: those of the system.",
+        ),
+        general("client_certificate", Kind::Text, "", "File with the client's certificate, PEM, for mTLS."),
+        general("client_key", Kind::Text, "", "File with the client's private key, PEM, for mTLS."),
+        general("insecure", Kind::Flag, "false", "No TLS for a gRPC endpoint without a scheme."),
+        key(
+            "otlp.queue_bytes_max",
+            Kind::Integer(1 << 10, 1 << 34),
+            "8388608",
+            "Bytes that wait for the backend, all signals together. Above it the oldest batch is dropped, counted.",
+        ),
+        key(
+            "otlp.retry_initial_ms",
+            Kind::Integer(1, 600_000),
+            "1000",
+            "First delay before a retry; it doubles, with jitter.",
+        ),
+        key("otlp.retry_delay_max_ms", Kind::Integer(1, 3_600_000), "30000", "Longest delay before a retry."),
+        key(
+            "otlp.retry_elapsed_max_ms",
+            Kind::Integer(1, 86_400_000),
+            "300000",
+            "Time after which a batch is given up, counted.",
+        ),
+    ]
+}
+
+/// A signal's own keys; empty or 0 means: as the general key says.
+fn signal_keys(signal: &'static str) -> Vec<Key> {
+    let own = |name: &str, kind, default, help: &str| {
+        otel(
+            &format!("otlp.{signal}.{name}"),
+            &variable(signal, name),
+            kind,
+            default,
+            &format!("{help} Only {signal}."),
+        )
+    };
+    const PROTOCOLS: Kind = Kind::Choice(&["", "http/protobuf", "grpc"]);
+    const COMPRESSIONS: Kind = Kind::Choice(&["", "none", "gzip", "zstd"]);
+    vec![
+        own("endpoint", Kind::Text, "", "URL of the backend, used as it is; `none` switches the signal off."),
+        own("protocol", PROTOCOLS, "", "Protocol of the backend."),
+        secret(own("headers", Kind::Table, "{}", "Headers, added to the general ones.")),
+        own("timeout_ms", Kind::Integer(0, 600_000), "0", "Time for one attempt to export."),
+        own("compression", COMPRESSIONS, "", "Compression of requests."),
+        own("certificate", Kind::Text, "", "File with the CA certificates, PEM."),
+        own("client_certificate", Kind::Text, "", "File with the client's certificate, PEM."),
+        own("client_key", Kind::Text, "", "File with the client's private key, PEM."),
+    ]
+}
+
+/// The standard variable of an OTLP exporter key: OTLP exporter specification. Timeouts have no unit in their name.
+fn variable(signal: &str, name: &str) -> String {
+    let name = name.trim_end_matches("_ms").to_ascii_uppercase();
+    match signal {
+        "" => format!("OTEL_EXPORTER_OTLP_{name}"),
+        signal => format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.to_ascii_uppercase()),
+    }
+}
+
+fn key(path: &str, kind: Kind, default: &'static str, help: &str) -> Key {
+    let variable = format!("KANSOKU_{}", path.replace('.', "_").to_ascii_uppercase());
+    otel(path, &variable, kind, default, help)
+}
+
+fn otel(path: &str, variable: &str, kind: Kind, default: &'static str, help: &str) -> Key {
+    Key {
+        path: path.to_owned(),
+        variable: variable.to_owned(),
+        kind,
+        default,
+        help: help.to_owned(),
+        is_secret: false,
+    }
+}
+
+fn secret(key: Key) -> Key {
+    Key { is_secret: true, ..key }
+}

@@ -1,0 +1,26 @@
+//! Everything that leaves the agent: the only module that knows OTLP, pprof, folded stacks and flame graphs.
+//!
+//! Refuses: looking at the system. What is exported is decided by the batch alone.
+
+mod backend;
+#[cfg(test)]
+mod fixture;
+pub mod flame_graph;
+pub mod folded;
+pub mod otlp;
+mod otlp_metrics;
+mod otlp_profiles;
+pub mod pprof;
+mod resource;
+mod table;
+
+pub use backend::Backend;
+pub use otlp_metrics::metrics_request;
+pub use otlp_profiles::{profiles_data, profiles_request};
+pub use resource::HostResource;
+
+/// Name of the instrumentation scope on everything that is exported.
+pub const SCOPE_NAME: &str = "kansoku";
+
+/// The agent's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

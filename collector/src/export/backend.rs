@@ -1,0 +1,121 @@
+//! Batches -> the OTLP backend: encodes each signal, cuts what is too large for one request, counts what became of it.
+//!
+//! Refuses: waiting for the backend; that is the exporter's own queue.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use prost::Message;
+
+use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
+use super::{HostResource, metrics_request, profiles_request};
+use crate::config::Config;
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::telemetry::{Batch, Metric, Profile};
+
+/// Receivers in Go refuse gRPC messages over 4 MiB by default.
+const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// What waits at the stop is sent for at most this long.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The backend, with what it needs to know about the host.
+pub struct Backend {
+    exporter: Exporter,
+    host: HostResource,
+    takes: Vec<otlp::Signal>,
+    start_unix_ns: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Backend {
+    /// Starts the exporter for the configured endpoints.
+    ///
+    /// # Errors
+    ///
+    /// For endpoints that can never work: bad URLs, unreadable certificates.
+    pub fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Self> {
+        let report_to = Arc::clone(&ledger);
+        let report = Arc::new(move |signal, outcome| report(&report_to, signal, outcome));
+        Ok(Self {
+            exporter: Exporter::start(config.endpoints.clone(), config.limits, report)?,
+            host: HostResource::read(&config.resource_attributes),
+            takes: config.endpoints.iter().map(|(signal, _)| *signal).collect(),
+            start_unix_ns: unix_ns(),
+            ledger,
+        })
+    }
+
+    /// Queues a batch. A signal without an endpoint ends here, as switched off by the user.
+    pub fn accept(&self, batch: &Batch) {
+        if self.takes.contains(&otlp::Signal::Profiles) {
+            self.push_profiles(&batch.profiles);
+        } else {
+            let samples = batch.profiles.iter().map(Profile::sample_count).sum();
+            self.ledger.lost(Signal::Profile, LossReason::ExportSwitchedOff, samples);
+        }
+        let points = batch.metrics.iter().map(|metric| metric.points.len() as u64).sum();
+        if self.takes.contains(&otlp::Signal::Metrics) {
+            self.push_metrics(&batch.metrics, points);
+        } else {
+            self.ledger.lost(Signal::Metric, LossReason::ExportSwitchedOff, points);
+        }
+    }
+
+    /// Sends what waits, for some seconds at most, and ends the exporter.
+    pub fn stop(self) {
+        self.exporter.stop(STOP_DEADLINE);
+    }
+
+    /// Halves what is too large, down to a single profile.
+    fn push_profiles(&self, profiles: &[Profile]) {
+        if profiles.is_empty() {
+            return;
+        }
+        let request = profiles_request(profiles, &self.host);
+        if request.encoded_len() > REQUEST_BYTES_MAX && profiles.len() > 1 {
+            let (first, second) = profiles.split_at(profiles.len() / 2);
+            self.push_profiles(first);
+            return self.push_profiles(second);
+        }
+        self.exporter.push(Payload {
+            signal: otlp::Signal::Profiles,
+            body: request.encode_to_vec().into(),
+            records: profiles.iter().map(Profile::sample_count).sum(),
+            items: profiles.len() as u64,
+        });
+    }
+
+    fn push_metrics(&self, metrics: &[Metric], points: u64) {
+        let request = metrics_request(metrics, &self.host, self.start_unix_ns, unix_ns());
+        let body = request.encode_to_vec().into();
+        self.exporter.push(Payload { signal: otlp::Signal::Metrics, body, records: points, items: points });
+    }
+}
+
+fn report(ledger: &Ledger, signal: otlp::Signal, outcome: Outcome) {
+    let signal = match signal {
+        otlp::Signal::Profiles => Signal::Profile,
+        otlp::Signal::Metrics => Signal::Metric,
+        // No batch holds these yet.
+        otlp::Signal::Traces | otlp::Signal::Logs => return,
+    };
+    match outcome {
+        Outcome::Exported { records } => ledger.exported(signal, records),
+        Outcome::Dropped { records, reason } => {
+            let reason = match reason {
+                DropReason::QueueFull => LossReason::ExportQueueFull,
+                DropReason::Rejected => LossReason::ExportRejected,
+                DropReason::Refused => LossReason::ExportRefused,
+                DropReason::RetryExhausted => LossReason::ExportRetryExhausted,
+                DropReason::Shutdown => LossReason::ExportShutdown,
+            };
+            ledger.lost(signal, reason, records);
+        }
+    }
+}
+
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as u64).unwrap_or(0)
+}

@@ -1,0 +1,70 @@
+//! The attributes of the host, which go on every resource beside those of the subject.
+//!
+//! Refuses: cloud metadata services: the agent asks no network for who it is.
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+use crate::identity::Subject;
+
+/// Attributes of the host and those that the user added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostResource {
+    attributes: Vec<(String, String)>,
+}
+
+impl HostResource {
+    /// Reads the host's attributes; `extra` (`OTEL_RESOURCE_ATTRIBUTES`) wins over what is found.
+    pub fn read(extra: &[(String, String)]) -> Self {
+        let uname = rustix::system::uname();
+        let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let found = [
+            ("host.name", uname.nodename().to_string_lossy().into_owned()),
+            ("host.id", machine_id.trim().to_owned()),
+            ("host.arch", architecture().to_owned()),
+            ("os.type", "linux".to_owned()),
+            ("os.version", uname.release().to_string_lossy().into_owned()),
+        ];
+        let is_new = |key: &str| extra.iter().all(|(name, _)| name != key);
+        let found = found.into_iter().filter(|(key, value)| !value.is_empty() && is_new(key));
+        let mut attributes: Vec<_> = found.map(|(key, value)| (key.to_owned(), value)).collect();
+        attributes.extend(extra.iter().cloned());
+        Self { attributes }
+    }
+
+    /// The resource of a subject on this host. The subject wins over the host's attributes.
+    pub fn of(&self, subject: &Subject) -> Resource {
+        let own = subject.attributes();
+        let of_host = self.attributes.iter().filter(|(key, _)| own.iter().all(|(name, _)| name != key));
+        let of_host = of_host.map(|(key, value)| attribute(key, value.clone()));
+        let attributes =
+            own.iter().map(|(key, value)| attribute(key, value.clone())).chain(of_host).collect();
+        Resource { attributes, ..Resource::default() }
+    }
+
+    /// The resource of the agent itself.
+    pub fn of_agent(&self) -> Resource {
+        let agent = Subject { service_name: "kansoku".to_owned(), container: None, unit: None };
+        let mut resource = self.of(&agent);
+        resource.attributes.push(attribute("service.version", super::VERSION.to_owned()));
+        resource
+    }
+}
+
+/// An attribute with a text value.
+pub fn attribute(key: &str, value: String) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
+        ..KeyValue::default()
+    }
+}
+
+/// `host.arch` by the semantic conventions.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,21 @@
+//! The kernel boundary: load, attach, drain, counters. The only module that imports aya and perf-event.
+//!
+//! Every hook has a fallback that is chosen by trying, and no single hook is fatal: what was tried, taken and lost is
+//! kept as [`Hook`]s for `kansoku doctor`. Refuses: what the records mean.
+
+mod btf;
+mod cgroup_path;
+mod hook;
+mod inbox;
+mod object;
+mod online;
+mod sampler;
+mod sideband;
+
+pub use cgroup_path::{CgroupMount, cgroup_id_of};
+pub use hook::{Attempt, Hook};
+pub use inbox::{Arrival, Inbox};
+pub use object::{Kernel, KernelOptions, ProgramTime};
+pub use online::online_cpus;
+pub use sampler::{SampleSource, sample_ring_bytes};
+pub use sideband::{FileId, MappingEvent, SidebandEvent, sideband_ring_bytes};

@@ -1,0 +1,18 @@
+//! Kansoku's daemon as a library: the binary is a thin `main`, and the tests use the same code.
+//!
+//! Data goes one way: `kernel` -> `pipeline` (with `process`, `identity`, `profile`) -> `symbolize` -> `export`.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod diagnostics;
+pub mod export;
+pub mod identity;
+pub mod kernel;
+pub mod loss;
+pub mod pipeline;
+pub mod process;
+pub mod profile;
+pub mod symbolize;
+pub mod telemetry;

@@ -1,0 +1,219 @@
+//! The loop: drain -> apply in the order of time -> flush each window. Owns all live state.
+//!
+//! Each turn does bounded work and nothing here waits: a symbolizer that is behind costs a counted window, never a
+//! turn. Refuses: file formats, symbols, exporters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use collector_common::event::Event;
+use collector_common::profile::Sample;
+
+use crate::agent::AgentMetrics;
+use crate::kernel::{Arrival, Inbox, Kernel};
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::process::ProcessTable;
+use crate::profile::{Profile, Window};
+use crate::telemetry::Metric;
+
+/// How often the rings are drained. They hold half a second.
+const TURN: Duration = Duration::from_millis(100);
+
+/// How often CPUs that came or went are looked for.
+const CPU_CHECK_NS: u64 = 1_000_000_000;
+
+/// The kernel's run-time statistics are on for one second of each minute.
+const STATISTICS_PERIOD_NS: u64 = 60_000_000_000;
+const STATISTICS_ON_NS: u64 = 1_000_000_000;
+
+/// Programs that ended in the last moment before the stop still write their records.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What the pipeline hands to the symbolizer.
+pub struct Flush {
+    /// Samples by stack.
+    pub window: Window,
+    /// The agent's own metrics.
+    pub metrics: Vec<Metric>,
+}
+
+/// Which samples are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    #[default]
+    All,
+    /// Those of one process, by its id in the initial PID namespace.
+    Process(u32),
+    /// Those of one container, by the start of its id.
+    Container(String),
+    /// Those of one cgroup, by its id.
+    Cgroup(u64),
+}
+
+/// How the loop runs.
+#[derive(Clone, Debug)]
+pub struct PipelineOptions {
+    /// Length of a window.
+    pub window: Duration,
+    /// Which samples are wanted.
+    pub filter: Filter,
+    /// Samples per second and CPU.
+    pub frequency_hz: u32,
+    /// Whether the kernel's run-time statistics are always on, for measurements.
+    pub statistics_always: bool,
+}
+
+/// The pipeline's state.
+pub struct Pipeline {
+    kernel: Kernel,
+    inbox: Inbox,
+    processes: ProcessTable,
+    profile: Profile,
+    metrics: AgentMetrics,
+    options: PipelineOptions,
+    output: SyncSender<Flush>,
+    ledger: Arc<Ledger>,
+    window_start_ns: u64,
+    cpu_check_ns: u64,
+    started_ns: u64,
+}
+
+impl Pipeline {
+    /// A pipeline over what is attached already. Flushed windows go to `output`.
+    pub fn new(
+        kernel: Kernel,
+        options: PipelineOptions,
+        output: SyncSender<Flush>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        let now_ns = monotonic_ns();
+        let mut processes = ProcessTable::new(kernel.has_sideband(), Arc::clone(&ledger));
+        processes.backfill();
+        Self {
+            inbox: Inbox::default(),
+            processes,
+            profile: Profile::new(options.frequency_hz, Arc::clone(&ledger)),
+            metrics: AgentMetrics::default(),
+            kernel,
+            options,
+            output,
+            ledger,
+            window_start_ns: now_ns,
+            cpu_check_ns: now_ns,
+            started_ns: now_ns,
+        }
+    }
+
+    /// Runs until `stop` is set, then detaches, drains what is left, and flushes the last window.
+    pub fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(TURN);
+            self.turn();
+        }
+        self.kernel.detach();
+        std::thread::sleep(SETTLE);
+        self.drain(u64::MAX);
+        self.flush(monotonic_ns(), true);
+    }
+
+    fn turn(&mut self) {
+        let now_ns = monotonic_ns();
+        self.processes.start_turn(now_ns);
+        self.drain(now_ns);
+        if now_ns.saturating_sub(self.cpu_check_ns) >= CPU_CHECK_NS {
+            self.cpu_check_ns = now_ns;
+            self.kernel.follow_cpus();
+            let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
+            self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
+        }
+        if now_ns.saturating_sub(self.window_start_ns) >= self.options.window.as_nanos() as u64 {
+            self.flush(now_ns, false);
+        }
+    }
+
+    fn drain(&mut self, until_ns: u64) {
+        self.kernel.drain(&mut self.inbox);
+        let Self { inbox, processes, profile, options, ledger, .. } = self;
+        inbox.apply_until(until_ns, |arrival| match arrival {
+            Arrival::Sideband(event) => processes.on_sideband(event),
+            Arrival::Ring(Event::Exec(record)) => processes.on_exec(&record.task),
+            Arrival::Ring(Event::Fork(record)) => {
+                processes.on_fork(&record.task, record.child_tgid, record.child_start_ns);
+            }
+            Arrival::Ring(Event::Exit(record)) => processes.on_exit(&record.task, record.head.time_ns),
+            Arrival::Ring(Event::Comm(record)) => processes.on_comm(&record.task),
+            Arrival::Ring(Event::Sample(sample)) => {
+                observe(&sample, processes, profile, &options.filter, ledger)
+            }
+        });
+    }
+
+    /// Ends the window. A symbolizer that is behind costs the window, counted; at the stop it is waited for.
+    fn flush(&mut self, now_ns: u64, is_last: bool) {
+        let duration_ns = now_ns.saturating_sub(self.window_start_ns);
+        let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
+        self.window_start_ns = now_ns;
+        self.kernel.update_ledger();
+        let metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        let points: u64 = metrics.iter().map(|metric| metric.points.len() as u64).sum();
+        self.ledger.seen(Signal::Metric, points);
+        self.ledger.decoded(Signal::Metric, points);
+        self.ledger.represented(Signal::Metric, points);
+        let flush = Flush { window, metrics };
+        let unsent = if is_last {
+            self.output.send(flush).err().map(|error| error.0)
+        } else {
+            self.output.try_send(flush).err().map(|error| match error {
+                TrySendError::Full(flush) | TrySendError::Disconnected(flush) => flush,
+            })
+        };
+        if let Some(flush) = unsent {
+            self.ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
+            self.ledger.lost(Signal::Metric, LossReason::SymbolizerBehind, points);
+        }
+    }
+}
+
+fn observe(
+    sample: &Sample<'_>,
+    processes: &mut ProcessTable,
+    profile: &mut Profile,
+    filter: &Filter,
+    ledger: &Ledger,
+) {
+    let head = sample.head;
+    let Some(process) = processes.of_task(&head.task) else {
+        return ledger.lost(Signal::Profile, LossReason::ProcessTableFull, 1);
+    };
+    let is_wanted = match filter {
+        Filter::All => true,
+        Filter::Process(tgid) => process.tgid == *tgid,
+        Filter::Cgroup(cgroup_id) => head.task.cgroup_id == *cgroup_id,
+        Filter::Container(id) => {
+            process.subject.container.as_ref().is_some_and(|container| container.id.starts_with(id.as_str()))
+        }
+    };
+    if !is_wanted {
+        return ledger.lost(Signal::Profile, LossReason::Filtered, 1);
+    }
+    let is_mapped = sample.user_stack.first().is_none_or(|&address| process.maps.place(address).is_some());
+    if !is_mapped {
+        processes.refresh(head.task.tgid, head.head.time_ns);
+    }
+    if let Some(process) = processes.of_task(&head.task) {
+        profile.observe(sample, process);
+    }
+}
+
+/// `CLOCK_MONOTONIC`, as the kernel side reads it.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as u64).unwrap_or(0)
+}

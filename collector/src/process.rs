@@ -1,0 +1,322 @@
+//! What runs: processes by id and start, their names, their code mappings, and whose they are.
+//!
+//! Events are applied in the order of time; what happened before the agent came is read from `/proc`. A process is
+//! kept 5 s past its end, for records that arrive late. Refuses: symbol work, and `/proc` reads without a limit.
+
+mod maps;
+mod module;
+mod scan;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use collector_common::event::Task;
+pub use maps::{CodeMap, Place};
+pub use module::{Module, ModuleId, Modules, Witness};
+
+use crate::identity::{Identity, Subject};
+use crate::kernel::{MappingEvent, SidebandEvent};
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::telemetry::ProcessName;
+
+/// How long the state of an ended process is kept.
+const KEEP_ENDED_NS: u64 = 5_000_000_000;
+
+/// Processes in the table. `kernel.pid_max` of a large node is higher, but not what runs on it.
+const PROCESSES_MAX: usize = 65_536;
+
+/// A process's maps are read again from `/proc` at most this often.
+const REFRESH_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// `/proc` reads for refreshing maps in one turn.
+const REFRESHES_PER_TURN_MAX: u32 = 64;
+
+/// Kernel threads have no executable: they share this name.
+const KERNEL: &str = "kernel";
+
+/// Nanoseconds of a tick of `starttime` in `/proc/PID/stat` (USER_HZ is 100 on every architecture we run on).
+const TICK_NS: u64 = 10_000_000;
+
+/// A process.
+pub struct Process {
+    /// Its id in the initial PID namespace.
+    pub tgid: u32,
+    /// Its start since boot, in ticks of 10 ms; 0 where the kernel's layout is unknown.
+    pub start_ticks: u64,
+    /// Its names in telemetry.
+    pub name: Arc<ProcessName>,
+    /// Its code.
+    pub maps: CodeMap,
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    cgroup_id: u64,
+    ended: bool,
+    refreshed_ns: u64,
+}
+
+/// All processes.
+pub struct ProcessTable {
+    processes: HashMap<u32, Process>,
+    ended: VecDeque<(u64, u32, u64)>,
+    modules: Modules,
+    identity: Identity,
+    refreshes_left: u32,
+    has_sideband: bool,
+    ledger: Arc<Ledger>,
+}
+
+impl ProcessTable {
+    /// An empty table. `has_sideband` says whether mappings are told as they are made.
+    pub fn new(has_sideband: bool, ledger: Arc<Ledger>) -> Self {
+        Self {
+            processes: HashMap::new(),
+            ended: VecDeque::new(),
+            modules: Modules::default(),
+            identity: Identity::default(),
+            refreshes_left: REFRESHES_PER_TURN_MAX,
+            has_sideband,
+            ledger,
+        }
+    }
+
+    /// Starts a turn: forgets processes that ended long ago, and allows new `/proc` reads.
+    pub fn start_turn(&mut self, now_ns: u64) {
+        self.refreshes_left = REFRESHES_PER_TURN_MAX;
+        while let Some(&(ended_ns, tgid, start_ticks)) = self.ended.front()
+            && ended_ns + KEEP_ENDED_NS <= now_ns
+        {
+            self.ended.pop_front();
+            if self
+                .processes
+                .get(&tgid)
+                .is_some_and(|process| process.ended && process.start_ticks == start_ticks)
+            {
+                self.processes.remove(&tgid);
+            }
+        }
+        self.modules.sweep();
+    }
+
+    /// Processes in the table, those that ended a moment ago included.
+    pub fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Whether the table is empty.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// The process of a task, made from `/proc` and the record itself if it is not known; `None` if the table is full.
+    pub fn of_task(&mut self, task: &Task) -> Option<&mut Process> {
+        let start_ticks = task.start_ns / TICK_NS;
+        let is_known = self.processes.get(&task.tgid).is_some_and(|known| known.is_same(start_ticks));
+        if !is_known && !self.insert_from_proc(task, start_ticks) {
+            return None;
+        }
+        let process = self.processes.get_mut(&task.tgid)?;
+        if process.cgroup_id != task.cgroup_id {
+            process.cgroup_id = task.cgroup_id;
+            let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
+            process.subject = self.identity.subject(&cgroup, &process.name.executable_name);
+        }
+        Some(process)
+    }
+
+    /// A process runs a new program. Its mappings came before, with the side-band; without one they are read from
+    /// `/proc` when a sample needs them.
+    pub fn on_exec(&mut self, task: &Task) {
+        if !self.has_sideband {
+            self.forget_image(task.tgid);
+        }
+        let Some(process) = self.of_task(task) else { return self.count(false) };
+        if process.name.executable_path.is_none() {
+            process.name = process_name(task.tgid, comm(task), None);
+        }
+        // A runtime joins the container's cgroup before it executes the container's program.
+        let cgroup_id = process.cgroup_id;
+        let name = Arc::clone(&process.name);
+        let subject = self.resolve(cgroup_id, &name);
+        if let Some(process) = self.processes.get_mut(&task.tgid) {
+            process.subject = subject;
+        }
+        self.count(true);
+    }
+
+    /// What the side-band tells: a process dropped its image, or mapped code.
+    pub fn on_sideband(&mut self, event: &SidebandEvent) {
+        self.ledger.represented(Signal::Mapping, 1);
+        match event {
+            SidebandEvent::NewImage { tgid, .. } => self.forget_image(*tgid),
+            SidebandEvent::Mapping(mapping) => self.on_mapping(mapping),
+        }
+    }
+
+    /// A process made a child: it starts with its parent's code and name.
+    pub fn on_fork(&mut self, parent: &Task, child_tgid: u32, child_start_ns: u64) {
+        let Some(parent_process) = self.of_task(parent) else { return self.count(false) };
+        let child = Process {
+            tgid: child_tgid,
+            start_ticks: child_start_ns / TICK_NS,
+            name: Arc::new(ProcessName { pid: child_tgid, ..(*parent_process.name).clone() }),
+            maps: parent_process.maps.clone(),
+            subject: Arc::clone(&parent_process.subject),
+            cgroup_id: parent_process.cgroup_id,
+            ended: false,
+            refreshed_ns: parent_process.refreshed_ns,
+        };
+        let has_room = self.processes.len() < PROCESSES_MAX || self.processes.contains_key(&child_tgid);
+        if has_room {
+            self.processes.insert(child_tgid, child);
+        }
+        self.count(has_room);
+    }
+
+    /// The last thread of a process ended.
+    pub fn on_exit(&mut self, task: &Task, time_ns: u64) {
+        let start_ticks = task.start_ns / TICK_NS;
+        if let Some(process) = self.processes.get_mut(&task.tgid).filter(|known| known.is_same(start_ticks)) {
+            process.ended = true;
+            self.ended.push_back((time_ns, task.tgid, process.start_ticks));
+        }
+        self.count(true);
+    }
+
+    /// The main thread of a process got a new name. It names the process only where no executable does.
+    pub fn on_comm(&mut self, task: &Task) {
+        if let Some(process) =
+            self.processes.get_mut(&task.tgid).filter(|known| known.name.executable_path.is_none())
+        {
+            process.name = process_name(task.tgid, comm(task), None);
+        }
+        self.count(true);
+    }
+
+    /// Reads a process's code anew from `/proc`, because an address in it is unknown. Limited per process and turn;
+    /// returns whether it was read.
+    pub fn refresh(&mut self, tgid: u32, now_ns: u64) -> bool {
+        let Some(process) = self.processes.get_mut(&tgid) else { return false };
+        let is_due = process.refreshed_ns + REFRESH_INTERVAL_NS <= now_ns;
+        if process.ended || !is_due || self.refreshes_left == 0 {
+            return false;
+        }
+        self.refreshes_left -= 1;
+        process.refreshed_ns = now_ns;
+        match scan::code_map(tgid, &mut self.modules) {
+            Some(maps) => {
+                process.maps.replace(maps);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Reads the processes that run already, so that their first samples find them even if they end at once.
+    pub fn backfill(&mut self) {
+        for tgid in scan::running() {
+            if self.processes.contains_key(&tgid) {
+                continue;
+            }
+            if let Some((task, start_ticks)) = scan::task(tgid) {
+                self.insert_from_proc(&task, start_ticks);
+            }
+        }
+    }
+
+    /// A process that is not known yet is read from `/proc` at its first sample, with this mapping in it.
+    fn on_mapping(&mut self, event: &MappingEvent) {
+        let Some(process) = self.processes.get_mut(&event.tgid) else { return };
+        let witness =
+            Witness { tgid: event.tgid, start: event.start, end: event.start.saturating_add(event.length) };
+        let place = self.modules.place(&event.path, event.file, event.file_offset, witness);
+        // The kernel maps the executable before its interpreter and libraries: fs/binfmt_elf.c.
+        let is_executable = process.maps.is_empty() && matches!(place, Place::File { .. });
+        process.maps.insert(event.start, witness.end, place);
+        if is_executable {
+            let name = process_name(event.tgid, &process.name.executable_name, Some(&event.path));
+            let cgroup_id = process.cgroup_id;
+            process.name = Arc::clone(&name);
+            let subject = self.resolve(cgroup_id, &name);
+            if let Some(process) = self.processes.get_mut(&event.tgid) {
+                process.subject = subject;
+            }
+        }
+    }
+
+    fn forget_image(&mut self, tgid: u32) {
+        if let Some(process) = self.processes.get_mut(&tgid) {
+            process.maps.replace(CodeMap::default());
+            process.name = process_name(tgid, &process.name.executable_name, None);
+        }
+    }
+
+    fn resolve(&mut self, cgroup_id: u64, name: &ProcessName) -> Arc<Subject> {
+        let cgroup = self.identity.cgroup(cgroup_id, name.pid);
+        self.identity.subject(&cgroup, &name.executable_name)
+    }
+
+    fn insert_from_proc(&mut self, task: &Task, start_ticks: u64) -> bool {
+        // What `/proc` says belongs to the task only if it is the same process still.
+        let is_same = scan::task(task.tgid)
+            .is_some_and(|(_, found_ticks)| start_ticks == 0 || found_ticks.abs_diff(start_ticks) <= 1);
+        let maps =
+            is_same.then(|| scan::code_map(task.tgid, &mut self.modules)).flatten().unwrap_or_default();
+        let executable = is_same.then(|| scan::executable(task.tgid)).flatten();
+        self.insert(task, start_ticks, maps, executable.as_deref())
+    }
+
+    fn insert(&mut self, task: &Task, start_ticks: u64, maps: CodeMap, executable: Option<&str>) -> bool {
+        if self.processes.len() >= PROCESSES_MAX && !self.processes.contains_key(&task.tgid) {
+            return false;
+        }
+        let fallback = if scan::is_kernel_thread(task.tgid) { KERNEL } else { comm(task) };
+        let name = process_name(task.tgid, fallback, executable);
+        let subject = self.resolve(task.cgroup_id, &name);
+        let process = Process {
+            tgid: task.tgid,
+            start_ticks,
+            name,
+            maps,
+            subject,
+            cgroup_id: task.cgroup_id,
+            ended: false,
+            refreshed_ns: 0,
+        };
+        self.processes.insert(task.tgid, process);
+        true
+    }
+
+    fn count(&self, is_represented: bool) {
+        if is_represented {
+            self.ledger.represented(Signal::Process, 1);
+        } else {
+            self.ledger.lost(Signal::Process, LossReason::ProcessTableFull, 1);
+        }
+    }
+}
+
+impl Process {
+    /// Ticks are compared with a tolerance of one: the kernel rounds where `/proc` does.
+    fn is_same(&self, start_ticks: u64) -> bool {
+        start_ticks == 0 || self.start_ticks == 0 || self.start_ticks.abs_diff(start_ticks) <= 1
+    }
+}
+
+fn process_name(tgid: u32, comm: &str, executable: Option<&str>) -> Arc<ProcessName> {
+    let path = executable.map(|path| path.strip_suffix(" (deleted)").unwrap_or(path));
+    let file_name = path.and_then(|path| path.rsplit('/').next()).filter(|name| !name.is_empty());
+    Arc::new(ProcessName {
+        pid: tgid,
+        executable_name: file_name.unwrap_or(comm).into(),
+        executable_path: path.map(Into::into),
+    })
+}
+
+/// The name of a task's thread; what is not UTF-8 is cut off.
+pub fn comm(task: &Task) -> &str {
+    let bytes = task.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    match std::str::from_utf8(bytes) {
+        Ok(name) => name,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,154 @@
+//! The on-CPU profile signal: samples of a window, aggregated by process, thread name and stack.
+//!
+//! Addresses become places (file and offset, kernel address, JIT address) at the first sample of a stack, while the
+//! process's maps are those of the sample's time. Refuses: symbols, clocks, I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use collector_common::event::Task;
+use collector_common::profile::Sample;
+
+use crate::identity::Subject;
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::process::{Module, Place, Process, comm};
+use crate::telemetry::ProcessName;
+
+/// Distinct stacks in one window. At 40 frames of 24 bytes: about 16 MiB.
+const STACKS_MAX: usize = 16_384;
+
+/// A code address, resolved as far as it can be without reading files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// An address in the kernel.
+    Kernel(u64),
+    /// An address in a file.
+    File {
+        /// The file.
+        module: Arc<Module>,
+        /// Offset in the file, bytes.
+        offset: u64,
+    },
+    /// An address in the kernel's shared object, from its start.
+    Vdso(u64),
+    /// An address that no file covers: code made by a runtime, or unknown.
+    Anonymous(u64),
+}
+
+/// One distinct stack.
+#[derive(Debug)]
+pub struct Stack {
+    /// The process.
+    pub process: Arc<ProcessName>,
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    /// Name of the thread.
+    pub thread_name: Arc<str>,
+    /// Kernel frames, then user frames, leaf first.
+    pub frames: Vec<Frame>,
+    /// How many samples.
+    pub count: u64,
+}
+
+/// The samples of one window.
+#[derive(Debug)]
+pub struct Window {
+    /// Start, nanoseconds since the epoch.
+    pub start_unix_ns: u64,
+    /// Length, nanoseconds.
+    pub duration_ns: u64,
+    /// CPU time that a sample stands for, nanoseconds.
+    pub period_ns: u64,
+    /// The distinct stacks.
+    pub stacks: Vec<Stack>,
+}
+
+impl Window {
+    /// Samples in the window.
+    pub fn sample_count(&self) -> u64 {
+        self.stacks.iter().map(|stack| stack.count).sum()
+    }
+}
+
+/// The window that is being filled.
+pub struct Profile {
+    stacks: HashMap<Key, Stack>,
+    thread_names: HashMap<[u8; 16], Arc<str>>,
+    period_ns: u64,
+    ledger: Arc<Ledger>,
+}
+
+/// What makes a stack distinct. The generation changes when addresses of the process get another meaning.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    tgid: u32,
+    start_ticks: u64,
+    generation: u32,
+    thread_name: [u8; 16],
+    user_frames: u16,
+    addresses: Box<[u64]>,
+}
+
+impl Profile {
+    /// A first, empty window.
+    pub fn new(frequency_hz: u32, ledger: Arc<Ledger>) -> Self {
+        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
+        Self { stacks: HashMap::new(), thread_names: HashMap::new(), period_ns, ledger }
+    }
+
+    /// Adds a sample.
+    pub fn observe(&mut self, sample: &Sample<'_>, process: &Process) {
+        let key = Key {
+            tgid: process.tgid,
+            start_ticks: process.start_ticks,
+            generation: process.maps.generation(),
+            thread_name: sample.head.task.comm,
+            user_frames: sample.head.user_frames,
+            addresses: sample.user_stack.iter().chain(sample.kernel_stack).copied().collect(),
+        };
+        if let Some(stack) = self.stacks.get_mut(&key) {
+            stack.count += 1;
+        } else if self.stacks.len() >= STACKS_MAX {
+            self.ledger.lost(Signal::Profile, LossReason::WindowFull, 1);
+            return;
+        } else {
+            let stack = Stack {
+                process: Arc::clone(&process.name),
+                subject: Arc::clone(&process.subject),
+                thread_name: self.thread_name(&sample.head.task),
+                frames: frames(sample, process),
+                count: 1,
+            };
+            self.stacks.insert(key, stack);
+        }
+        self.ledger.represented(Signal::Profile, 1);
+    }
+
+    /// Ends the window and starts the next one.
+    pub fn flush(&mut self, start_unix_ns: u64, duration_ns: u64) -> Window {
+        self.thread_names.clear();
+        let stacks = std::mem::take(&mut self.stacks).into_values().collect();
+        Window { start_unix_ns, duration_ns, period_ns: self.period_ns, stacks }
+    }
+
+    fn thread_name(&mut self, task: &Task) -> Arc<str> {
+        let name = self.thread_names.entry(task.comm).or_insert_with(|| comm(task).into());
+        Arc::clone(name)
+    }
+}
+
+/// The frames of a sample. All but the innermost frame of each stack hold return addresses: one byte less is in the
+/// call, which may be the last instruction of its function.
+fn frames(sample: &Sample<'_>, process: &Process) -> Vec<Frame> {
+    let called_from =
+        |(index, &address): (usize, &u64)| if index == 0 { address } else { address.saturating_sub(1) };
+    let kernel = sample.kernel_stack.iter().enumerate().map(called_from).map(Frame::Kernel);
+    let user = sample.user_stack.iter().enumerate().map(called_from).map(|address| {
+        match process.maps.place(address) {
+            Some(Place::File { module, offset }) => Frame::File { module, offset },
+            Some(Place::Vdso { offset }) => Frame::Vdso(offset),
+            Some(Place::Anonymous) | None => Frame::Anonymous(address),
+        }
+    });
+    kernel.chain(user).collect()
+}

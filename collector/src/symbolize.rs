@@ -1,0 +1,173 @@
+//! Frames -> functions, on a thread of its own: the blazesym symbolizer is not `Send`, and files are slow.
+//!
+//! Works on the unique frames of a window. A frame whose function is unknown stays as `module+0x…`; nothing is
+//! dropped. Refuses: what is not about names (attribution is done, export comes next).
+
+mod cache;
+mod debug_file;
+mod jit;
+mod kernel_symbols;
+mod locate;
+mod native;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::identity::Subject;
+use crate::process::Module;
+use crate::profile::{Frame, Stack, Window};
+use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample};
+
+use jit::JitSymbols;
+use kernel_symbols::KernelSymbols;
+use locate::Peers;
+use native::NativeSymbols;
+
+/// What names are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SymbolOptions {
+    /// Source lines and inlined functions, from DWARF. Costs memory and time by the size of the debug information.
+    pub lines: bool,
+    /// Bytes of function names that are remembered.
+    pub cache_bytes_max: usize,
+}
+
+/// Names the frames of windows.
+pub struct Symbolizer {
+    kernel: KernelSymbols,
+    native: NativeSymbols,
+    jit: JitSymbols,
+    mappings: HashMap<u64, Arc<Mapping>>,
+    kernel_mapping: Arc<Mapping>,
+    vdso_mapping: Arc<Mapping>,
+}
+
+/// Mappings that are remembered by module number.
+const MAPPINGS_MAX: usize = 16_384;
+
+impl Symbolizer {
+    /// A symbolizer without any file open.
+    pub fn new(options: SymbolOptions) -> Self {
+        let mapping = |path: &str| Arc::new(Mapping { path: path.into(), build_id: None });
+        Self {
+            kernel: KernelSymbols::default(),
+            native: NativeSymbols::new(options),
+            jit: JitSymbols::default(),
+            mappings: HashMap::new(),
+            kernel_mapping: mapping("[kernel]"),
+            vdso_mapping: mapping("[vdso]"),
+        }
+    }
+
+    /// Names all frames of a window and groups its stacks by subject.
+    pub fn profiles(&mut self, window: Window) -> Vec<Profile> {
+        let peers = Peers::of(&window.stacks);
+        self.native.prepare(&window.stacks, &peers);
+        let mut locations = HashMap::new();
+        let mut profiles: Vec<Profile> = Vec::new();
+        let mut by_subject: HashMap<Arc<Subject>, usize> = HashMap::new();
+        for stack in window.stacks {
+            let locations = self.locations(&stack, &mut locations);
+            let index = *by_subject.entry(Arc::clone(&stack.subject)).or_insert_with(|| {
+                profiles.push(Profile {
+                    subject: Arc::clone(&stack.subject),
+                    start_unix_ns: window.start_unix_ns,
+                    duration_ns: window.duration_ns,
+                    period_ns: window.period_ns,
+                    samples: Vec::new(),
+                });
+                profiles.len() - 1
+            });
+            profiles[index].samples.push(Sample {
+                process: stack.process,
+                thread_name: stack.thread_name,
+                stack: locations,
+                count: stack.count,
+            });
+        }
+        self.end_window();
+        profiles
+    }
+
+    /// Drops what recent windows did not use.
+    fn end_window(&mut self) {
+        self.kernel.end_window();
+        self.native.end_window();
+        self.jit.end_window();
+        if self.mappings.len() > MAPPINGS_MAX {
+            self.mappings.clear();
+        }
+    }
+
+    /// The locations of a stack. Anonymous addresses mean something in their process only.
+    fn locations(
+        &mut self,
+        stack: &Stack,
+        known: &mut HashMap<(u32, Frame), Arc<Location>>,
+    ) -> Vec<Arc<Location>> {
+        let mut locations = Vec::with_capacity(stack.frames.len());
+        for frame in &stack.frames {
+            let scope = if matches!(frame, Frame::Anonymous(_)) { stack.process.pid } else { 0 };
+            let location = known
+                .entry((scope, frame.clone()))
+                .or_insert_with(|| Arc::new(self.location(stack.process.pid, frame)));
+            locations.push(Arc::clone(location));
+        }
+        locations
+    }
+
+    fn location(&mut self, pid: u32, frame: &Frame) -> Location {
+        match frame {
+            Frame::Kernel(address) => {
+                let function = self.kernel.name(*address);
+                let mapping = Some(Arc::clone(&self.kernel_mapping));
+                Location {
+                    address: *address,
+                    kind: FrameKind::Kernel,
+                    mapping,
+                    lines: vec![plain_line(function)],
+                }
+            }
+            Frame::File { module, offset } => {
+                let mapping = Some(self.mapping(module));
+                let lines = self.native.lines(module, *offset);
+                Location { address: *offset, kind: FrameKind::Native, mapping, lines }
+            }
+            Frame::Vdso(offset) => {
+                let function = self.jit.vdso_name(*offset);
+                let mapping = Some(Arc::clone(&self.vdso_mapping));
+                Location {
+                    address: *offset,
+                    kind: FrameKind::Native,
+                    mapping,
+                    lines: vec![plain_line(function)],
+                }
+            }
+            Frame::Anonymous(address) => {
+                let function = self.jit.name(pid, *address);
+                Location {
+                    address: *address,
+                    kind: FrameKind::Jit,
+                    mapping: None,
+                    lines: vec![plain_line(function)],
+                }
+            }
+        }
+    }
+
+    fn mapping(&mut self, module: &Module) -> Arc<Mapping> {
+        let mapping = self.mappings.entry(module.id).or_insert_with(|| {
+            Arc::new(Mapping { path: Arc::clone(&module.path), build_id: module.build_id().map(Into::into) })
+        });
+        Arc::clone(mapping)
+    }
+}
+
+fn plain_line(function: Arc<str>) -> Line {
+    Line { function, file: None, line: 0 }
+}
+
+/// The name of a frame whose function is not known.
+fn unknown(module: &str, offset: u64) -> Arc<str> {
+    format!("{module}+{offset:#x}").into()
+}

