@@ -158,6 +158,26 @@ mod tests {
         check(&sample(0, 0, &[]), Some(Kind::Sample));
     }
 
+    proptest::proptest! {
+        /// Any bytes decode or do not, without a panic, and what decodes has the length that it announces.
+        #[test]
+        fn any_bytes(kind in 0u32..8, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
+            let mut bytes = bytes;
+            if bytes.len() >= 8 {
+                bytes[..4].copy_from_slice(&kind.to_le_bytes());
+                if fits {
+                    let length = bytes.len() as u32;
+                    bytes[4..8].copy_from_slice(&length.to_le_bytes());
+                }
+            }
+            let words = aligned(&bytes);
+            if let Some(Event::Sample(sample)) = decode(&words.as_bytes()[..bytes.len()]) {
+                let frames = sample.user_stack.len() + sample.kernel_stack.len();
+                assert_eq!(size_of::<SampleHead>() + frames * 8, bytes.len());
+            }
+        }
+    }
+
     #[test]
     fn bytes_that_are_no_record() {
         check(&[], None);

@@ -25,8 +25,10 @@ const KEEP_ENDED_NS: u64 = 5_000_000_000;
 /// Processes in the table. `kernel.pid_max` of a large node is higher, but not what runs on it.
 const PROCESSES_MAX: usize = 65_536;
 
-/// A process's maps are read again from `/proc` at most this often.
+/// A process's maps are read again from `/proc` at most this often. The interval doubles with each reading, up to the
+/// maximum: code of a runtime has no file, however often the maps are read.
 const REFRESH_INTERVAL_NS: u64 = 1_000_000_000;
+const REFRESH_INTERVAL_NS_MAX: u64 = 64_000_000_000;
 
 /// `/proc` reads for refreshing maps in one turn.
 const REFRESHES_PER_TURN_MAX: u32 = 64;
@@ -51,7 +53,8 @@ pub struct Process {
     pub subject: Arc<Subject>,
     cgroup_id: u64,
     ended: bool,
-    refreshed_ns: u64,
+    refresh_due_ns: u64,
+    refresh_interval_ns: u64,
 }
 
 /// All processes.
@@ -163,7 +166,8 @@ impl ProcessTable {
             subject: Arc::clone(&parent_process.subject),
             cgroup_id: parent_process.cgroup_id,
             ended: false,
-            refreshed_ns: parent_process.refreshed_ns,
+            refresh_due_ns: 0,
+            refresh_interval_ns: REFRESH_INTERVAL_NS,
         };
         let has_room = self.processes.len() < PROCESSES_MAX || self.processes.contains_key(&child_tgid);
         if has_room {
@@ -196,12 +200,12 @@ impl ProcessTable {
     /// returns whether it was read.
     pub fn refresh(&mut self, tgid: u32, now_ns: u64) -> bool {
         let Some(process) = self.processes.get_mut(&tgid) else { return false };
-        let is_due = process.refreshed_ns + REFRESH_INTERVAL_NS <= now_ns;
-        if process.ended || !is_due || self.refreshes_left == 0 {
+        if process.ended || process.refresh_due_ns > now_ns || self.refreshes_left == 0 {
             return false;
         }
         self.refreshes_left -= 1;
-        process.refreshed_ns = now_ns;
+        process.refresh_due_ns = now_ns + process.refresh_interval_ns;
+        process.refresh_interval_ns = (process.refresh_interval_ns * 2).min(REFRESH_INTERVAL_NS_MAX);
         match scan::code_map(tgid, &mut self.modules) {
             Some(maps) => {
                 process.maps.replace(maps);
@@ -280,7 +284,8 @@ impl ProcessTable {
             subject,
             cgroup_id: task.cgroup_id,
             ended: false,
-            refreshed_ns: 0,
+            refresh_due_ns: 0,
+            refresh_interval_ns: REFRESH_INTERVAL_NS,
         };
         self.processes.insert(task.tgid, process);
         true

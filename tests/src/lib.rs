@@ -1,1 +1,12 @@
+//! The harness of the end-to-end tests: starts the built agent and real workloads, receives and reads what comes out.
+//!
+//! Refuses: mocks, and the agent's own code: nothing here links the `collector` crate, so what is checked is what a
+//! user's backend would see. Needs root, and the tests run one at a time: they measure shares of two CPUs.
 
+pub mod agent;
+pub mod cgroup;
+pub mod ledger;
+pub mod profile;
+pub mod receiver;
+pub mod tools;
+pub mod workload;

@@ -34,7 +34,11 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         return Ok(());
     }
     let old = std::fs::read(&committed).with_context(|| format!("cannot read {OBJECT}"))?;
-    ensure!(old == new, "{OBJECT} is not what the sources make: run `cargo xtask ebpf` and commit it{}", toolchain_hint());
+    ensure!(
+        old == new,
+        "{OBJECT} is not what the sources make: run `cargo xtask ebpf` and commit it{}",
+        toolchain_hint()
+    );
     println!("{OBJECT} is what the sources make, byte for byte");
     Ok(())
 }
@@ -94,7 +98,9 @@ fn core_sources(workspace: &Path) -> Result<PathBuf> {
     if let Some(archive) = shared_archive(workspace) {
         return library_of(workspace, &archive);
     }
-    bail!("the sources of core are missing: rustup component add rust-src --toolchain nightly, or set KANSOKU_RUST_SRC")
+    bail!(
+        "the sources of core are missing: rustup component add rust-src --toolchain nightly, or set KANSOKU_RUST_SRC"
+    )
 }
 
 fn shared_archive(workspace: &Path) -> Option<PathBuf> {

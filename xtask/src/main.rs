@@ -2,7 +2,6 @@
 //!
 //! Refuses: what cargo does by itself, and steps that the README does not name.
 
-mod bench;
 mod command;
 mod ebpf;
 mod run;
@@ -41,7 +40,6 @@ fn main() -> ExitCode {
 fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
     let (name, rest) = arguments.split_first().context(HELP)?;
     match name.as_str() {
-        "bench" => bench::run(workspace, rest),
         "ebpf" => ebpf::run(workspace, rest),
         "run" => run::run(workspace, rest),
         "setup" => setup::run(workspace),

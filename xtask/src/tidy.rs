@@ -13,7 +13,8 @@ use crate::command::{exists, run as run_command};
 pub fn run(workspace: &Path) -> Result<()> {
     let mut problems = Vec::new();
     for file in rust_files(workspace)? {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let shown = file.strip_prefix(workspace).unwrap_or(&file).display().to_string();
         problems.extend(rules(&shown, &text).into_iter().map(|problem| format!("{shown}: {problem}")));
     }
@@ -82,7 +83,9 @@ fn readme_commands_exist(workspace: &Path) -> Result<Vec<String>> {
         ("kansoku ", std::fs::read_to_string(workspace.join("collector/src/cli.rs"))?),
     ];
     let mut problems = Vec::new();
-    for line in text.lines().filter(|line| line.starts_with("cargo xtask ") || line.starts_with("sudo kansoku ")) {
+    for line in
+        text.lines().filter(|line| line.starts_with("cargo xtask ") || line.starts_with("sudo kansoku "))
+    {
         for (program, source) in &sources {
             let Some((_, rest)) = line.split_once(program) else { continue };
             let word = rest.split_whitespace().next().unwrap_or_default();
@@ -97,7 +100,8 @@ fn readme_commands_exist(workspace: &Path) -> Result<Vec<String>> {
 
 fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let entries =
+        std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -170,6 +170,14 @@ mod tests {
         check("/docker/{A}/system.slice/nginx.service", Some(A), Some(Docker), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path(path in ".{0,200}") {
+            CgroupName::parse(&path);
+            CgroupName::parse(&format!("/{path}\\x2d{path}.service"));
+        }
+    }
+
     #[test]
     fn units_and_nothing() {
         check("/", None, None, None);

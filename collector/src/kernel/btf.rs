@@ -189,6 +189,18 @@ mod tests {
         assert!(Btf::parse(b"not BTF at all, but long enough".to_vec()).is_none());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn changed_files_never_panic(at in 0usize..200, value: u8) {
+            let mut bytes = sample();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            if let Some(btf) = Btf::parse(bytes) {
+                btf.field_offset("outer", "c");
+            }
+        }
+    }
+
     #[test]
     fn the_running_kernel() {
         if let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") {

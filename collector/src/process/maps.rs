@@ -137,6 +137,24 @@ mod tests {
         check(&[(30, 40, Some(2)), (10, 20, Some(1))], &[(15, Some(1_005)), (25, None), (35, Some(2_005))]);
     }
 
+    proptest::proptest! {
+        /// Whatever the order, the newest region that covers an address answers for it.
+        #[test]
+        fn the_newest_region_wins(regions in proptest::collection::vec((0u64..64, 1u64..32, proptest::bool::ANY), 0..24)) {
+            let regions: Vec<(u64, u64, Option<u64>)> = regions
+                .into_iter()
+                .enumerate()
+                .map(|(index, (start, length, is_file))| (start, start + length, is_file.then_some(index as u64)))
+                .collect();
+            let newest = |address: u64| {
+                let covering = regions.iter().rev().find(|(start, end, _)| (*start..*end).contains(&address));
+                covering.and_then(|(start, _, number)| Some((*number)? * 1_000 + (address - start)))
+            };
+            let expected: Vec<(u64, Option<u64>)> = (0..96).map(|address| (address, newest(address))).collect();
+            check(&regions, &expected);
+        }
+    }
+
     #[test]
     fn newer_regions_cut_older_ones() {
         check(&[(10, 20, Some(1)), (10, 20, Some(2))], &[(15, Some(2_005))]);

@@ -52,7 +52,7 @@ impl NativeSymbols {
     pub fn new(options: SymbolOptions) -> Self {
         let builder = Symbolizer::builder().enable_code_info(options.lines).enable_inlined_fns(options.lines);
         Self {
-            symbolizer: builder.enable_auto_reload(false).build(),
+            symbolizer: builder.build(),
             functions: FunctionCache::new(options.cache_bytes_max),
             files: HashMap::new(),
             window: 0,
@@ -125,7 +125,15 @@ impl NativeSymbols {
         file.used_in_window = *window;
         let mut left = offsets.to_vec();
         for source in &file.sources {
-            left = symbolize(symbolizer, source, *lines, module.file, &left, functions);
+            match symbolize(symbolizer, source, *lines, module.file, &left, functions) {
+                Ok(unknown) => left = unknown,
+                Err(error) => {
+                    // The file changed or went away under us, or is broken: it is looked for again later.
+                    tracing::debug!(path = %source.path.display(), %error, "cannot read symbols");
+                    file.sources.clear();
+                    return;
+                }
+            }
         }
         for offset in left {
             let lines = vec![(unknown(module.file_name(), offset), None, 0)];
@@ -154,7 +162,7 @@ fn symbolize(
     id: FileId,
     offsets: &[u64],
     functions: &mut FunctionCache,
-) -> Vec<u64> {
+) -> blazesym::Result<Vec<u64>> {
     let mut elf = Elf::new(&file.path);
     elf.debug_syms = lines;
     let source = Source::Elf(elf);
@@ -166,15 +174,8 @@ fn symbolize(
         }
         None => symbolizer.symbolize(&source, Input::FileOffset(offsets)),
     };
-    let symbolized = match symbolized {
-        Ok(symbolized) => symbolized,
-        Err(error) => {
-            tracing::debug!(path = %file.path.display(), %error, "cannot read symbols");
-            return offsets.to_vec();
-        }
-    };
     let mut left = Vec::new();
-    for (&offset, symbolized) in offsets.iter().zip(symbolized) {
+    for (&offset, symbolized) in offsets.iter().zip(symbolized?) {
         match symbolized {
             Symbolized::Sym(symbol) => {
                 let (start, function) = function(&symbol, offset, lines);
@@ -183,7 +184,7 @@ fn symbolize(
             Symbolized::Unknown(_) => left.push(offset),
         }
     }
-    left
+    Ok(left)
 }
 
 /// The range of offsets that a symbol answers for. With lines, or without a size, that is the one offset.

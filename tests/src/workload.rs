@@ -1,0 +1,147 @@
+//! Real programs to observe: compiled from `tests/workloads` and run, each killed when its handle goes.
+//!
+//! Every program ends by itself after the seconds it is given, so that nothing outlives a killed test. Refuses:
+//! prebuilt binaries: what a compiler of this machine makes is what is observed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::tools;
+
+/// Frame pointers everywhere, leaves too, and functions that stay functions.
+pub const FRAME_POINTERS: &[&str] = &["-O1", "-fno-omit-frame-pointer", LEAF_FRAME_POINTERS];
+
+#[cfg(target_arch = "x86_64")]
+const LEAF_FRAME_POINTERS: &str = "-mno-omit-leaf-frame-pointer";
+#[cfg(not(target_arch = "x86_64"))]
+const LEAF_FRAME_POINTERS: &str = "-fno-optimize-sibling-calls";
+
+/// A source file of `tests/workloads`.
+pub fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(name)
+}
+
+/// A compiled program in a directory of its own, which goes with it.
+pub struct Program {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl Program {
+    /// Compiles C with gcc. The program is named as the source is.
+    pub fn c(name: &str, flags: &[&str]) -> Self {
+        Self::build(name, |source, output| command("gcc", &[flags, &[source, "-o", output]].concat()))
+    }
+
+    /// Compiles C++ with g++.
+    pub fn cpp(name: &str, flags: &[&str]) -> Self {
+        Self::build(name, |source, output| command("g++", &[flags, &[source, "-o", output]].concat()))
+    }
+
+    /// Compiles Rust with rustc.
+    pub fn rust(name: &str) -> Self {
+        let flags =
+            ["--edition", "2024", "-C", "opt-level=1", "-C", "force-frame-pointers=yes", "-C", "debuginfo=0"];
+        Self::build(name, |source, output| command("rustc", &[&flags[..], &[source, "-o", output]].concat()))
+    }
+
+    /// Compiles Go.
+    pub fn go(name: &str) -> Self {
+        Self::build(name, |source, output| {
+            let mut go = tools::go();
+            go.args(["build", "-o", output, source]);
+            go
+        })
+    }
+
+    fn build(name: &str, compiler: impl Fn(&str, &str) -> Command) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let source = source(name);
+        let path = directory.path().join(source.file_stem().expect("a source has a name"));
+        let mut command = compiler(utf8(&source), utf8(&path));
+        tools::succeed(command.current_dir(directory.path()));
+        Self { directory, path }
+    }
+
+    /// The program.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The name that a profile should give it.
+    pub fn name(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).expect("our names are UTF-8")
+    }
+
+    /// Starts it.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(Command::new(&self.path).args(arguments))
+    }
+}
+
+/// A running program. Killed when the handle goes.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts a command, silently.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end and fails unless it was a good one.
+    pub fn expect_success(mut self, time_max: Duration) {
+        let deadline = Instant::now() + time_max;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                assert!(status.success(), "the workload ended with {status}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "the workload still runs after {time_max:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until a file in `/proc` of the process satisfies a condition.
+    pub fn wait_until(&self, is_ready: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_ready(&format!("/proc/{}", self.pid())) {
+            assert!(Instant::now() < deadline, "the workload does not get ready");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A path as text.
+pub fn utf8(path: &Path) -> &str {
+    path.to_str().expect("our paths are UTF-8")
+}
+
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}

@@ -1,0 +1,83 @@
+//! Child processes under a guard: whatever happens, they end with the bench, each by its own id.
+//!
+//! Refuses: ending anything that this run did not start.
+
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running child; dropping it kills it.
+pub struct Guarded {
+    child: Child,
+    name: &'static str,
+}
+
+impl Guarded {
+    pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        let child = command.spawn().with_context(|| format!("start {name}"))?;
+        Ok(Self { child, name })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails if the child has ended by itself.
+    pub fn check_running(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait().with_context(|| format!("look at {}", self.name))? {
+            bail!("{} ended by itself: {status}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Asks the child to end, and waits for it.
+    pub fn terminate(mut self, time_max: Duration) -> Result<ExitStatus> {
+        self.check_running()?;
+        kill_process(Pid::from_child(&self.child), Signal::TERM)
+            .with_context(|| format!("stop {}", self.name))?;
+        let end = Instant::now() + time_max;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().with_context(|| format!("wait for {}", self.name))? {
+                return Ok(status);
+            }
+            thread::sleep(POLL);
+        }
+        bail!("{} did not end within {} s of SIGTERM", self.name, time_max.as_secs());
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Both fail only for a child that has ended and was waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_ends_with_its_guard() {
+        let child = Guarded::start("sleep", Command::new("sleep").arg("60")).expect("sleep starts");
+        let pid = child.pid();
+        drop(child);
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_child_that_ended_by_itself_is_noticed() {
+        let mut child = Guarded::start("true", &mut Command::new("true")).expect("true starts");
+        let end = Instant::now() + Duration::from_secs(10);
+        while child.check_running().is_ok() && Instant::now() < end {
+            thread::sleep(POLL);
+        }
+        assert!(child.check_running().is_err());
+    }
+}
