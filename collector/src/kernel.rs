@@ -5,6 +5,7 @@
 
 mod btf;
 mod cgroup_path;
+mod heap;
 mod hook;
 mod inbox;
 mod object;
@@ -13,6 +14,7 @@ mod sampler;
 mod sideband;
 
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
+pub use heap::keep_heap_small;
 pub use hook::{Attempt, Hook};
 pub use inbox::{Arrival, Inbox};
 pub use object::{Kernel, KernelOptions, ProgramTime};

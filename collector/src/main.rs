@@ -1,10 +1,8 @@
-//! The `kansoku` binary: the allocator, and the command line.
+//! The `kansoku` binary: memory settings, and the command line.
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    collector::kernel::keep_heap_small();
     collector::cli::main()
 }

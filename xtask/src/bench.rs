@@ -12,14 +12,26 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use self::background::Background;
-use self::bench_context::Bench;
 use self::figures::Figure;
+use self::plan::Plan;
 use self::report::{Report, Section};
+use self::setup::Bench;
+
+mod figures;
+
+mod agent_cpu;
+mod growth;
+mod kernel_time;
+mod memory;
+mod throughput;
+
+mod agent;
+mod plan;
+mod setup;
+mod workloads;
 
 mod background;
-mod bench_context;
 mod children;
-mod figures;
 mod interrupt;
 mod machine;
 mod meter;
@@ -29,7 +41,6 @@ mod programs;
 mod report;
 mod sink;
 mod tools;
-mod workloads;
 
 const USAGE: &str = "usage: cargo xtask bench [--quick] [--only NAME]... [--agent PATH] [--output PATH]";
 
@@ -48,8 +59,8 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         }
         None => build_agent(&workspace)?,
     };
-    let fixtures = workspace.join("xtask/fixtures/bench");
-    let bench = Bench::new(agent, fixtures, directory.clone(), request.is_quick)?;
+    let plan = if request.is_quick { Plan::QUICK } else { Plan::WHOLE };
+    let bench = Bench::prepare(agent, &workspace.join("xtask/fixtures/bench"), &directory, plan)?;
     let mut report = Report::start(&workspace, &bench, arguments);
     for &figure in &request.figures {
         report.sections.push(measure(figure, &bench)?);
@@ -64,12 +75,11 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
 
 /// One figure with the state of the machine around it. Only an interrupt ends the whole run.
 fn measure(figure: Figure, bench: &Bench) -> Result<Section> {
-    let plan = bench.plan();
     eprintln!("bench: {}", figure.name());
-    let before = Background::measure(plan.background)?;
+    let before = Background::measure(bench.plan.background)?;
     let measured = figure.measure(bench);
     interrupt::check()?;
-    let after = Background::measure(plan.background)?;
+    let after = Background::measure(bench.plan.background)?;
     Ok(Section { figure, measured, background: before.worse(after) })
 }
 

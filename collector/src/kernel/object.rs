@@ -221,16 +221,19 @@ impl Kernel {
     }
 
     fn attach(&mut self, options: &KernelOptions) {
+        let types = aya::Btf::parse_file(&options.btf, aya::Endianness::default());
         for (program, tracepoint, purpose, missing) in PROCESS_HOOKS {
             let mut hook = Hook::new(purpose, missing);
             hook.attempt(format!("tp_btf/{tracepoint}"), || {
-                attach_btf(&mut self.ebpf, program, tracepoint, &options.btf)
+                let types = types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
+                attach_btf(&mut self.ebpf, program, tracepoint, types)
             });
             hook.attempt(format!("raw_tp/{tracepoint}"), || {
                 attach_raw(&mut self.ebpf, &format!("{program}_raw"), tracepoint)
             });
             self.hooks.push(hook);
         }
+        drop(types);
         let mut hook = Hook::new("mappings", "mappings come from /proc: short-lived processes stay unnamed");
         self.sideband = Sideband::open(&self.cpus, &mut hook);
         self.hooks.push(hook);
@@ -290,11 +293,10 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
         .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
 }
 
-fn attach_btf(ebpf: &mut Ebpf, program: &str, tracepoint: &str, btf: &std::path::Path) -> Result<()> {
+fn attach_btf(ebpf: &mut Ebpf, program: &str, tracepoint: &str, types: &aya::Btf) -> Result<()> {
     let Some(program) = ebpf.program_mut(program) else { bail!("the object has no program {program}") };
     let program: &mut BtfTracePoint = program.try_into()?;
-    let btf = aya::Btf::parse_file(btf, aya::Endianness::default())?;
-    program.load(tracepoint, &btf).map_err(explain)?;
+    program.load(tracepoint, types).map_err(explain)?;
     program.attach()?;
     Ok(())
 }

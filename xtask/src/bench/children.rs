@@ -2,12 +2,15 @@
 //!
 //! Refuses: ending anything that this run did not start.
 
+use std::io::Read;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::interrupt::pause;
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -33,6 +36,24 @@ impl Guarded {
             bail!("{} ended by itself: {status}", self.name);
         }
         Ok(())
+    }
+
+    /// Waits until the child has done its work; returns what it printed, a few lines at most.
+    pub fn finish(mut self) -> Result<String> {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().with_context(|| format!("wait for {}", self.name))? {
+                break status;
+            }
+            pause(POLL)?;
+        };
+        if !status.success() {
+            bail!("{} failed: {status}", self.name);
+        }
+        let mut said = String::new();
+        if let Some(mut output) = self.child.stdout.take() {
+            output.read_to_string(&mut said).with_context(|| format!("read what {} said", self.name))?;
+        }
+        Ok(said)
     }
 
     /// Asks the child to end, and waits for it.

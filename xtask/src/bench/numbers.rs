@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn the_spread_of_odd_even_and_no_runs() {
-        let spread = |values: &[f64]| Spread::of(values).map(|spread| (spread.median, spread.least, spread.most));
+        let spread =
+            |values: &[f64]| Spread::of(values).map(|spread| (spread.median, spread.least, spread.most));
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0, 4.0)));
         assert_eq!(spread(&[]), None);

@@ -19,8 +19,10 @@ pub struct Statistics {
 
 impl Statistics {
     pub fn switch_on() -> Result<Self> {
-        let before = fs::read_to_string(STATISTICS_SWITCH).with_context(|| format!("read {STATISTICS_SWITCH}"))?;
-        fs::write(STATISTICS_SWITCH, "1").with_context(|| format!("write {STATISTICS_SWITCH}: run as root"))?;
+        let before =
+            fs::read_to_string(STATISTICS_SWITCH).with_context(|| format!("read {STATISTICS_SWITCH}"))?;
+        fs::write(STATISTICS_SWITCH, "1")
+            .with_context(|| format!("write {STATISTICS_SWITCH}: run as root"))?;
         Ok(Self { before })
     }
 }
@@ -122,8 +124,10 @@ mod tests {
 
     const SAMPLER: &str = "pos:\t0\nflags:\t02000002\nprog_type:\t7\nprog_jited:\t1\nprog_tag:\t30f64ef219993313\n\
         memlock:\t4096\nprog_id:\t150\nrun_time_ns:\t12000\nrun_cnt:\t4\n";
-    const LINK: &str = "link_type:\traw_tracepoint\nlink_id:\t109\nprog_tag:\t68a055e58b9080ab\nprog_id:\t146\n";
-    const MAP: &str = "map_type:\t27\nkey_size:\t0\nvalue_size:\t0\nmax_entries:\t262144\nmemlock:\t274744\nmap_id:\t9\n";
+    const LINK: &str =
+        "link_type:\traw_tracepoint\nlink_id:\t109\nprog_tag:\t68a055e58b9080ab\nprog_id:\t146\n";
+    const MAP: &str =
+        "map_type:\t27\nkey_size:\t0\nvalue_size:\t0\nmax_entries:\t262144\nmemlock:\t274744\nmap_id:\t9\n";
 
     #[test]
     fn programs_and_maps_count_once_and_links_do_not_count() {

@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn a_request_that_breaks_off_is_no_request() {
         assert_eq!(skip_request(&mut &b""[..]).expect("no error"), None);
-        assert_eq!(skip_request(&mut &b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nab"[..]).expect("no error"), None);
+        assert_eq!(
+            skip_request(&mut &b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nab"[..]).expect("no error"),
+            None
+        );
         assert!(skip_request(&mut &b"POST / HTTP/1.1\r\n\r\n"[..]).is_err());
     }
 }

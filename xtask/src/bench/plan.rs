@@ -1,0 +1,72 @@
+//! How long everything takes, whole and quick.
+//!
+//! Refuses: durations anywhere else. A quick run proves that the bench works; its figures only indicate.
+
+use std::time::Duration;
+
+/// Lengths and repetitions of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub is_quick: bool,
+    /// Each look at what else the machine does.
+    pub background: Duration,
+    /// Between a start and the first measurement.
+    pub settle: Duration,
+    /// Both programs at the same time.
+    pub kernel_time_together: Duration,
+    /// One program alone.
+    pub kernel_time_alone: Duration,
+    /// Rounds in the order A B B A; each gives two pairs.
+    pub kernel_time_rounds: usize,
+    /// What the figure of the agent's processor time leaves out at the start.
+    pub agent_cpu_warm_up: Duration,
+    pub agent_cpu: Duration,
+    pub memory: Duration,
+    /// One run of the fixed work.
+    pub throughput_work: Duration,
+    /// Rounds in the order A B B A; each gives two pairs.
+    pub throughput_rounds: usize,
+    pub growth_warm_up: Duration,
+    pub growth: Duration,
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Plan {
+    pub const WHOLE: Self = Self {
+        is_quick: false,
+        background: seconds(3),
+        settle: seconds(12),
+        kernel_time_together: seconds(60),
+        kernel_time_alone: seconds(15),
+        kernel_time_rounds: 4,
+        agent_cpu_warm_up: seconds(60),
+        agent_cpu: seconds(120),
+        memory: seconds(600),
+        throughput_work: seconds(10),
+        throughput_rounds: 6,
+        growth_warm_up: seconds(30),
+        growth: seconds(60),
+    };
+
+    pub const QUICK: Self = Self {
+        is_quick: true,
+        background: seconds(1),
+        settle: seconds(3),
+        kernel_time_together: seconds(8),
+        kernel_time_alone: seconds(4),
+        kernel_time_rounds: 1,
+        agent_cpu_warm_up: seconds(6),
+        agent_cpu: seconds(20),
+        memory: seconds(60),
+        throughput_work: seconds(2),
+        throughput_rounds: 2,
+        growth_warm_up: seconds(6),
+        growth: seconds(10),
+    };
+}
+
+const _: () =
+    assert!(Plan::WHOLE.throughput_rounds * 2 >= 10, "the throughput figure rests on ten pairs or more");
