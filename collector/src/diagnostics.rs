@@ -2,10 +2,12 @@
 //!
 //! Refuses: the telemetry of others; that is `export`.
 
+mod client;
+
 use anyhow::{Context, Result};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -62,8 +64,11 @@ fn providers(endpoint: &str) -> Result<(SdkTracerProvider, SdkLoggerProvider)> {
     let base = endpoint.trim_end_matches('/');
     let advice =
         || format!("log.otlp_endpoint is {endpoint:?}: use a base URL such as http://localhost:4318");
-    let spans = SpanExporter::builder().with_http().with_endpoint(format!("{base}/v1/traces"));
-    let logs = LogExporter::builder().with_http().with_endpoint(format!("{base}/v1/logs"));
+    let client = client::Client::start()?;
+    let spans = SpanExporter::builder().with_http().with_http_client(client.clone());
+    let spans = spans.with_endpoint(format!("{base}/v1/traces"));
+    let logs = LogExporter::builder().with_http().with_http_client(client);
+    let logs = logs.with_endpoint(format!("{base}/v1/logs"));
     let resource = Resource::builder().with_service_name("kansoku").build();
     let spans = SdkTracerProvider::builder()
         .with_batch_exporter(spans.build().with_context(advice)?)

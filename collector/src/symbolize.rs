@@ -60,6 +60,7 @@ impl Symbolizer {
     }
 
     /// Names all frames of a window and groups its stacks by subject.
+    #[tracing::instrument(name = "symbolize window", skip_all, fields(stacks = window.stacks.len()))]
     pub fn profiles(&mut self, window: Window) -> Vec<Profile> {
         let peers = Peers::of(&window.stacks);
         self.native.prepare(&window.stacks, &peers);

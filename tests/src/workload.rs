@@ -3,10 +3,12 @@
 //! Every program ends by itself after the seconds it is given, so that nothing outlives a killed test. Refuses:
 //! prebuilt binaries: what a compiler of this machine makes is what is observed.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::tools;
@@ -87,21 +89,29 @@ impl Program {
     }
 }
 
-/// A running program. Killed when the handle goes.
+/// A running program, in a process group of its own. Killed with its children when the handle goes.
 pub struct Running {
     child: Child,
 }
 
 impl Running {
-    /// Starts a command, silently.
+    /// Starts a command, silently. The command bounds its own time.
     pub fn start(command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.process_group(0).spawn();
         Self { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) }
     }
 
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Processor time of its first thread until now, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let statistics = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).expect("it runs");
+        let nanoseconds = statistics.split(' ').next().and_then(|text| text.parse::<u64>().ok());
+        nanoseconds.expect("nanoseconds come first") as f64 / 1e9
     }
 
     /// Waits for the end and fails unless it was a good one.
@@ -129,8 +139,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to do.
-        let _ended = self.child.kill();
+        // The group has the id of the child, which stays ours until it is waited for. It may have ended already.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ended = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _reaped = self.child.wait();
     }
 }

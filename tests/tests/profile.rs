@@ -18,17 +18,23 @@ const SHARES: [(&str, f64); 3] = [("spin_seventy", 70.0), ("spin_twenty", 20.0),
 /// Percentage points that a share may be off.
 const TOLERANCE: f64 = 3.0;
 
-/// Ten seconds at 97 Hz are 970 samples of a program that runs all the time. Other programs of the machine may take
-/// some of its time, the sampler may not.
-const SAMPLES_MIN: u64 = 850;
-const SAMPLES_MAX: u64 = 1_250;
+/// Samples below which shares say too little.
+const SAMPLES_MIN: u64 = 400;
 
-/// Shares of the three functions among the samples of spin, named by their innermost function or any caller.
+const FREQUENCY_HZ: f64 = 97.0;
+
+/// Shares of the three functions among the samples of spin, and their number by the processor time that spin had:
+/// other programs may take some of its time, the sampler may not. The time is measured around the agent's whole
+/// life, so that there is up to a third less of samples.
 #[track_caller]
-fn check_shares(form: &str, stacks: &[Stack]) {
+fn check_shares(form: &str, stacks: &[Stack], cpu_seconds: f64) {
     let own = profile::of_process(stacks, "spin");
     let total = profile::total(&own);
-    assert!((SAMPLES_MIN..SAMPLES_MAX).contains(&total), "{form}: {total} samples of spin");
+    let expected = cpu_seconds * FREQUENCY_HZ;
+    println!("{form}: {total} samples of spin in {cpu_seconds:.1} s of its time");
+    assert!(total >= SAMPLES_MIN, "{form}: {total} samples of spin");
+    assert!(total as f64 <= expected * 1.05 + 5.0, "{form}: {total} samples of spin are more than {expected:.0}");
+    assert!(total as f64 >= expected * 0.66, "{form}: {total} samples of spin are far less than {expected:.0}");
     for (function, expected) in SHARES {
         let found = profile::total(own.iter().filter(|stack| stack.has(function)));
         let share = found as f64 * 100.0 / total as f64;
@@ -48,7 +54,8 @@ fn check_shares(form: &str, stacks: &[Stack]) {
 fn shares_at_receivers() {
     let program = Program::c("spin.c", FRAME_POINTERS);
     let check = |protocol: Protocol, compression: &str| {
-        let _spin = program.start(&["60"]);
+        let spin = program.start(&["120"]);
+        let start = spin.cpu_seconds();
         let receiver = Receiver::start(protocol, Behaviour::Accept);
         let [endpoint, wire] = receiver.variables();
         let agent = Agent::run(
@@ -61,6 +68,7 @@ fn shares_at_receivers() {
             ],
         );
         let finished = agent.finish(Duration::from_secs(12) + STOP_MAX).expect_code(0);
+        let cpu_seconds = spin.cpu_seconds() - start;
         assert_eq!(receiver.complaints(), Vec::<String>::new(), "{protocol:?}");
         let requests = receiver.profiles();
         assert!(requests.len() >= 8, "{protocol:?}: {} requests in 12 windows", requests.len());
@@ -75,19 +83,19 @@ fn shares_at_receivers() {
         let exported = books.of("profile").exported;
         assert_eq!(exported, Some(profile::total(&stacks)), "{protocol:?}: exported is what arrived");
         assert!(!receiver.metrics().is_empty(), "{protocol:?}: the agent's own metrics arrive");
-        stacks
+        check_shares(&format!("OTLP by {protocol:?}"), &stacks, cpu_seconds);
     };
-    // Twelve seconds, less what the start takes: the shares count, and at least ten seconds of samples.
-    check_shares("OTLP by gRPC", &check(Protocol::Grpc, "gzip"));
-    check_shares("OTLP by HTTP", &check(Protocol::Http, "none"));
+    check(Protocol::Grpc, "gzip");
+    check(Protocol::Http, "none");
 }
 
 #[test]
 fn shares_in_files() {
     let program = Program::c("spin.c", FRAME_POINTERS);
-    let _spin = program.start(&["60"]);
+    let spin = program.start(&["120"]);
     let file = |name: &str| program.directory().join(name);
     let paths = ["a.pb.gz", "a.folded", "a.otlp", "a.svg", "a.html"].map(file);
+    let start = spin.cpu_seconds();
     // All at once: agents must not disturb each other either.
     let agents: Vec<Agent> =
         paths.iter().map(|path| Agent::profile(&["--duration", "10s", "-o", utf8(path)])).collect();
@@ -95,13 +103,14 @@ fn shares_in_files() {
         let finished = agent.finish(Duration::from_secs(10) + STOP_MAX).expect_code(0);
         assert!(finished.stderr.contains("none lost"), "{}", finished.stderr);
     }
+    let cpu_seconds = spin.cpu_seconds() - start;
     let [pprof, folded, otlp, svg, html] = &paths;
-    check_shares("pprof by Go", &profile::of_pprof_text(&tools::pprof_raw(pprof)));
+    check_shares("pprof by Go", &profile::of_pprof_text(&tools::pprof_raw(pprof)), cpu_seconds);
     let text = std::fs::read_to_string(folded).expect("the folded file");
-    check_shares("folded", &profile::of_folded(&text));
+    check_shares("folded", &profile::of_folded(&text), cpu_seconds);
     let bytes = std::fs::read(otlp).expect("the OTLP file");
-    check_shares("OTLP file", &profile::of_otlp_file(&bytes));
-    check_shares("OTLP file by Python", &of_python(&tools::otlp_by_python(otlp)));
+    check_shares("OTLP file", &profile::of_otlp_file(&bytes), cpu_seconds);
+    check_shares("OTLP file by Python", &of_python(&tools::otlp_by_python(otlp)), cpu_seconds);
     for drawing in [svg, html] {
         check_drawing(&std::fs::read_to_string(drawing).expect("the drawing"));
     }
@@ -144,12 +153,12 @@ fn of_python(samples: &serde_json::Value) -> Vec<Stack> {
 /// A copy loop in the kernel: its stacks go from the program's `read` and `write` into kernel functions.
 #[test]
 fn kernel_stacks() {
-    let _copy = Running::start(Command::new("dd").args(["if=/dev/urandom", "of=/dev/null", "bs=64k"]));
+    let _copy = Running::start(Command::new("timeout").args(["60", "dd", "if=/dev/urandom", "of=/dev/null", "bs=64k"]));
     let finished = Agent::profile(&["--duration", "4s", "-o", "-"]).finish(STOP_MAX).expect_code(0);
     let stacks = profile::of_folded(&finished.stdout_text());
     let own = profile::of_process(&stacks, "dd");
     let total = profile::total(&own);
-    assert!(total > 250, "{total} samples of dd");
+    assert!(total > 100, "{total} samples of dd");
     let in_kernel = own.iter().filter(|stack| stack.frames.last().is_some_and(|leaf| leaf.is_kernel));
     let in_kernel = profile::total(in_kernel);
     assert!(in_kernel * 100 >= total * 90, "{in_kernel} of {total} samples of dd end in the kernel");
@@ -179,14 +188,17 @@ fn languages() {
     let node = source("busy.js");
     let interpreter = tools::output_of("python3", &["-c", "import os, sys; print(os.path.realpath(sys.executable))"]);
     let interpreter = interpreter.trim();
-    let _programs = [
+    let programs = [
         rust.start(&["60"]),
         go.start(&["60"]),
         Running::start(Command::new(interpreter).args([utf8(&python), "60"])),
         Running::start(Command::new("node").args([utf8(&node), "60"])),
     ];
-    let finished = Agent::profile(&["--duration", "8s", "-o", "-"]).finish(STOP_MAX + STOP_MAX).expect_code(0);
-    let stacks = profile::of_folded(&finished.stdout_text());
+    let path = rust.directory().join("languages.otlp");
+    let agent = Agent::profile(&["--duration", "8s", "-o", utf8(&path)]);
+    agent.finish(STOP_MAX + STOP_MAX).expect_code(0);
+    let mut stacks = profile::of_otlp_file(&std::fs::read(&path).expect("the OTLP file"));
+    stacks.retain(|stack| programs.iter().any(|program| program.pid() == stack.pid));
     profile::expect_frames(&stacks, "tower", MIN, "tower::orbit::Climber::climb, demangled", |frame| {
         frame.name.contains("tower::orbit::Climber") && frame.name.contains("climb")
     });
@@ -195,7 +207,10 @@ fn languages() {
     // turnCarousel is a leaf without a frame, so its caller is skipped; the walk must still reach the runtime.
     profile::expect_frames(&stacks, "carousel", MIN, "runtime.main", |frame| frame.name == "runtime.main");
     let python_name = interpreter.rsplit('/').next().expect("a file name");
-    profile::expect_frames(&stacks, python_name, MIN, "the interpreter's loop", |frame| {
+    profile::expect_frames(&stacks, python_name, MIN, "functions of the interpreter", |frame| {
+        frame.name.starts_with("_Py") || frame.name.starts_with("Py")
+    });
+    profile::expect_frames(&stacks, python_name, 10, "the interpreter's loop", |frame| {
         frame.name.starts_with("_PyEval_EvalFrameDefault")
     });
     // V8's code has no file and, without a perf map, no name: it is kept by its address, beside the runtime's frames.

@@ -4,6 +4,7 @@
 
 mod command;
 mod ebpf;
+mod picture;
 mod run;
 mod setup;
 mod test;
@@ -23,6 +24,7 @@ const HELP: &str = "The commands of this repository:
   cargo xtask tidy               formatting, lints, licences, and the rules of the house
   cargo xtask ebpf [--check]     rebuild the eBPF object, or compare the committed one byte for byte
   cargo xtask vm [KERNEL...]     run the agent on kernels 5.10, 6.1, 6.12 and newest, in qemu
+  cargo xtask picture            make the flame graph in the README
   cargo xtask bench [--quick]    measure, and write BENCHMARKS.md
 ";
 
@@ -41,6 +43,7 @@ fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
     let (name, rest) = arguments.split_first().context(HELP)?;
     match name.as_str() {
         "ebpf" => ebpf::run(workspace, rest),
+        "picture" => picture::run(workspace),
         "run" => run::run(workspace, rest),
         "setup" => setup::run(workspace),
         "test" => test::run(workspace, rest),

@@ -48,6 +48,7 @@ impl Backend {
     }
 
     /// Queues a batch. A signal without an endpoint ends here, as switched off by the user.
+    #[tracing::instrument(name = "export batch", skip_all, fields(profiles = batch.profiles.len()))]
     pub fn accept(&self, batch: &Batch) {
         if self.takes.contains(&otlp::Signal::Profiles) {
             self.push_profiles(&batch.profiles);

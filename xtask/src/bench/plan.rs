@@ -12,11 +12,10 @@ pub struct Plan {
     pub background: Duration,
     /// Between a start and the first measurement.
     pub settle: Duration,
-    /// Both programs at the same time.
+    /// Both programs at the same time; two of these make a round, each program starting first once.
     pub kernel_time_together: Duration,
-    /// One program alone.
+    /// One program alone; four of these make a round, in the order A B B A.
     pub kernel_time_alone: Duration,
-    /// Rounds in the order A B B A; each gives two pairs.
     pub kernel_time_rounds: usize,
     /// What the figure of the agent's processor time leaves out at the start.
     pub agent_cpu_warm_up: Duration,
@@ -39,7 +38,7 @@ impl Plan {
         is_quick: false,
         background: seconds(3),
         settle: seconds(12),
-        kernel_time_together: seconds(60),
+        kernel_time_together: seconds(15),
         kernel_time_alone: seconds(15),
         kernel_time_rounds: 4,
         agent_cpu_warm_up: seconds(60),
@@ -55,7 +54,7 @@ impl Plan {
         is_quick: true,
         background: seconds(1),
         settle: seconds(3),
-        kernel_time_together: seconds(8),
+        kernel_time_together: seconds(4),
         kernel_time_alone: seconds(4),
         kernel_time_rounds: 1,
         agent_cpu_warm_up: seconds(6),

@@ -72,6 +72,17 @@ grep -qx 0-1 /sys/devices/system/cpu/online
 wait $!",
         need: Need::Required,
     },
+    // Two busy processors gave N samples in 3 s. One of them away for 2 s of 8 s leaves 2.3 N; if it were not sampled
+    // any more after its return, 1.7 N.
+    Check {
+        name: "hotplug-samples",
+        command: "sum() { awk '{ total += $NF } END { print total }' $1; }
+before=$(sum /tmp/out.folded)
+after=$(sum /tmp/hotplug.folded)
+echo samples: $before in 3 s, $after in 8 s with a processor away for 2 s
+test $after -gt $((before * 2))",
+        need: Need::Required,
+    },
     // Soft lockups and clock warnings are left out: a busy host causes them under emulation.
     Check {
         name: "kernel-log",

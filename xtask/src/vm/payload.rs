@@ -21,19 +21,20 @@ pub fn build_static_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace)
-        .args(["build", "--release", "--package", "collector", "--bin", "kansoku"])
+        .args(["build", "--package", "collector", "--bin", "kansoku"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&build_dir)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // The guest reads the whole image into memory, and the agent's own line tables are no use there.
-        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
+        // The guest reads the whole image into memory, and the agent's own symbols are no use there. Not a release
+        // build: what is asked here is whether the kernel takes the object, and the build is five minutes shorter.
+        .env("CARGO_PROFILE_DEV_STRIP", "true")
         .status()
         .context("start cargo to build the agent")?;
     if !status.success() {
         bail!("the static agent does not build ({status}); cargo's messages are above");
     }
-    let agent = build_dir.join(TARGET).join("release/kansoku");
+    let agent = build_dir.join(TARGET).join("debug/kansoku");
     refuse_dynamic(&agent)?;
     Ok(agent)
 }

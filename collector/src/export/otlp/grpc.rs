@@ -59,6 +59,9 @@ impl GrpcTransport {
     ) -> GrpcTransport {
         let grpc =
             Grpc::with_origin(Wire { client, headers }, origin).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        // Servers in Go compress the answer as the request was, whether we offered to read that or not.
+        let grpc =
+            grpc.accept_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Zstd);
         let grpc = match endpoint.compression {
             Compression::None => grpc,
             Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
