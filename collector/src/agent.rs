@@ -4,7 +4,7 @@
 
 use procfs::process::Process;
 
-use crate::kernel::ProgramTime;
+use crate::kernel::{ProgramTime, pages_replaced};
 use crate::loss::{Account, Ledger};
 use crate::telemetry::{Metric, MetricKind, Point};
 
@@ -62,6 +62,12 @@ impl AgentMetrics {
                 ],
             ),
             gauge("process.memory.usage", "Resident memory of the agent.", "By", usage.resident_bytes as f64),
+            counter(
+                "kansoku.symbols.pages_gone",
+                "Pages of symbol files that were truncated while they were read.",
+                "{page}",
+                vec![point(&[], pages_replaced() as f64)],
+            ),
             gauge("kansoku.processes", "Processes in the agent's table.", "{process}", processes as f64),
         ];
         metrics.extend(ledger_metrics(&accounts));

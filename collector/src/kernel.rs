@@ -4,19 +4,23 @@
 //! kept as [`Hook`]s for `kansoku doctor`. Refuses: what the records mean.
 
 mod btf;
+mod bus_error;
 mod cgroup_path;
 mod heap;
 mod hook;
 mod inbox;
+mod mapped_files;
 mod object;
 mod online;
 mod sampler;
 mod sideband;
 
+pub use bus_error::{pages_replaced, survive_truncated_files};
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
 pub use heap::keep_heap_small;
 pub use hook::{Attempt, Hook};
 pub use inbox::{Arrival, Inbox};
+pub use mapped_files::MappedFiles;
 pub use object::{Kernel, KernelOptions, ProgramTime};
 pub use online::online_cpus;
 pub use sampler::{SampleSource, sample_ring_bytes};

@@ -24,6 +24,9 @@ const TURN: Duration = Duration::from_millis(100);
 /// How often CPUs that came or went are looked for.
 const CPU_CHECK_NS: u64 = 1_000_000_000;
 
+/// How often processes are looked for whose exit was not seen.
+const REAP_NS: u64 = 60_000_000_000;
+
 /// The kernel's run-time statistics are on for one second of each minute.
 const STATISTICS_PERIOD_NS: u64 = 60_000_000_000;
 const STATISTICS_ON_NS: u64 = 1_000_000_000;
@@ -62,6 +65,8 @@ pub struct PipelineOptions {
     pub filter: Filter,
     /// Samples per second and CPU.
     pub frequency_hz: u32,
+    /// Distinct stacks of a window; more are lost as `window_full`.
+    pub stacks_max: usize,
     /// Whether the kernel's run-time statistics are always on, for measurements.
     pub statistics_always: bool,
 }
@@ -78,6 +83,7 @@ pub struct Pipeline {
     ledger: Arc<Ledger>,
     window_start_ns: u64,
     cpu_check_ns: u64,
+    reap_ns: u64,
     started_ns: u64,
 }
 
@@ -95,7 +101,7 @@ impl Pipeline {
         Self {
             inbox: Inbox::default(),
             processes,
-            profile: Profile::new(options.frequency_hz, Arc::clone(&ledger)),
+            profile: Profile::new(options.frequency_hz, options.stacks_max, Arc::clone(&ledger)),
             metrics: AgentMetrics::default(),
             kernel,
             options,
@@ -103,6 +109,7 @@ impl Pipeline {
             ledger,
             window_start_ns: now_ns,
             cpu_check_ns: now_ns,
+            reap_ns: now_ns,
             started_ns: now_ns,
         }
     }
@@ -115,7 +122,7 @@ impl Pipeline {
         }
         self.kernel.detach();
         std::thread::sleep(SETTLE);
-        self.drain(u64::MAX);
+        while self.drain(u64::MAX) {}
         self.flush(monotonic_ns(), true);
     }
 
@@ -129,13 +136,18 @@ impl Pipeline {
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
         }
+        if now_ns.saturating_sub(self.reap_ns) >= REAP_NS {
+            self.reap_ns = now_ns;
+            self.processes.reap(now_ns);
+        }
         if now_ns.saturating_sub(self.window_start_ns) >= self.options.window.as_nanos() as u64 {
             self.flush(now_ns, false);
         }
     }
 
-    fn drain(&mut self, until_ns: u64) {
-        self.kernel.drain(&mut self.inbox);
+    /// Takes what arrived and applies what is due; returns whether more may be left in the rings.
+    fn drain(&mut self, until_ns: u64) -> bool {
+        let is_more = self.kernel.drain(&mut self.inbox);
         let Self { inbox, processes, profile, options, ledger, .. } = self;
         inbox.apply_until(until_ns, |arrival| match arrival {
             Arrival::Sideband(event) => processes.on_sideband(event),
@@ -146,9 +158,10 @@ impl Pipeline {
             Arrival::Ring(Event::Exit(record)) => processes.on_exit(&record.task, record.head.time_ns),
             Arrival::Ring(Event::Comm(record)) => processes.on_comm(&record.task),
             Arrival::Ring(Event::Sample(sample)) => {
-                observe(&sample, processes, profile, &options.filter, ledger)
+                observe(&sample, processes, profile, &options.filter, ledger);
             }
         });
+        is_more
     }
 
     /// Ends the window. A symbolizer that is behind costs the window, counted; at the stop it is waited for.

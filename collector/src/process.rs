@@ -7,7 +7,7 @@ mod maps;
 mod module;
 mod scan;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use collector_common::event::Task;
@@ -98,6 +98,17 @@ impl ProcessTable {
             }
         }
         self.modules.sweep();
+    }
+
+    /// Marks processes as ended that run no more: their exit was lost, or cannot be seen here.
+    pub fn reap(&mut self, now_ns: u64) {
+        let running: HashSet<u32> = scan::running().into_iter().collect();
+        for process in
+            self.processes.values_mut().filter(|process| !process.ended && !running.contains(&process.tgid))
+        {
+            process.ended = true;
+            self.ended.push_back((now_ns, process.tgid, process.start_ticks));
+        }
     }
 
     /// Processes in the table, those that ended a moment ago included.

@@ -14,9 +14,6 @@ use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::{Module, Place, Process, comm};
 use crate::telemetry::ProcessName;
 
-/// Distinct stacks in one window. At 40 frames of 24 bytes: about 16 MiB.
-const STACKS_MAX: usize = 16_384;
-
 /// A code address, resolved as far as it can be without reading files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
@@ -75,6 +72,7 @@ pub struct Profile {
     stacks: HashMap<Key, Stack>,
     thread_names: HashMap<[u8; 16], Arc<str>>,
     period_ns: u64,
+    stacks_max: usize,
     ledger: Arc<Ledger>,
 }
 
@@ -90,10 +88,10 @@ struct Key {
 }
 
 impl Profile {
-    /// A first, empty window.
-    pub fn new(frequency_hz: u32, ledger: Arc<Ledger>) -> Self {
+    /// A first, empty window, of at most so many distinct stacks (about 1.3 KiB each at 40 frames).
+    pub fn new(frequency_hz: u32, stacks_max: usize, ledger: Arc<Ledger>) -> Self {
         let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
-        Self { stacks: HashMap::new(), thread_names: HashMap::new(), period_ns, ledger }
+        Self { stacks: HashMap::new(), thread_names: HashMap::new(), period_ns, stacks_max, ledger }
     }
 
     /// Adds a sample.
@@ -108,7 +106,7 @@ impl Profile {
         };
         if let Some(stack) = self.stacks.get_mut(&key) {
             stack.count += 1;
-        } else if self.stacks.len() >= STACKS_MAX {
+        } else if self.stacks.len() >= self.stacks_max {
             self.ledger.lost(Signal::Profile, LossReason::WindowFull, 1);
             return;
         } else {

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::identity::Subject;
+use crate::kernel::MappedFiles;
 use crate::process::Module;
 use crate::profile::{Frame, Stack, Window};
 use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample};
@@ -37,6 +38,7 @@ pub struct Symbolizer {
     kernel: KernelSymbols,
     native: NativeSymbols,
     jit: JitSymbols,
+    mapped_files: MappedFiles,
     mappings: HashMap<u64, Arc<Mapping>>,
     kernel_mapping: Arc<Mapping>,
     vdso_mapping: Arc<Mapping>,
@@ -53,6 +55,7 @@ impl Symbolizer {
             kernel: KernelSymbols::default(),
             native: NativeSymbols::new(options),
             jit: JitSymbols::default(),
+            mapped_files: MappedFiles::default(),
             mappings: HashMap::new(),
             kernel_mapping: mapping("[kernel]"),
             vdso_mapping: mapping("[vdso]"),
@@ -95,6 +98,7 @@ impl Symbolizer {
         self.kernel.end_window();
         self.native.end_window();
         self.jit.end_window();
+        self.mapped_files.release();
         if self.mappings.len() > MAPPINGS_MAX {
             self.mappings.clear();
         }

@@ -49,9 +49,7 @@ impl Cgroup {
     /// Starts a program in the cgroup: like a runtime, enters first and executes then.
     pub fn start(&self, program: &Program, arguments: &[&str]) -> Running {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.path.display());
-        Running::start(
-            Command::new("/bin/sh").args(["-c", &enter, "sh"]).arg(program.path()).args(arguments),
-        )
+        Running::start(Command::new("/bin/sh").args(["-c", &enter, "sh"]).arg(program.path()).args(arguments))
     }
 }
 

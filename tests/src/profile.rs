@@ -35,6 +35,8 @@ pub struct Frame {
     pub name: String,
     /// Whether it is the kernel's.
     pub is_kernel: bool,
+    /// The file of the code; empty where the format or the code has none.
+    pub module: String,
     /// The source file, if given.
     pub file: Option<String>,
     /// The line, if given, else 0.
@@ -155,7 +157,8 @@ pub fn of_pprof_text(text: &str) -> Vec<Stack> {
     let mut current = 0;
     for line in locations.lines() {
         let mut rest = line.trim_start();
-        let mut is_kernel = frames.get(&current).and_then(|frames| frames.first()).is_some_and(|f| f.is_kernel);
+        let mut is_kernel =
+            frames.get(&current).and_then(|frames| frames.first()).is_some_and(|f| f.is_kernel);
         if let Some((id, after)) = rest.split_once(": 0x") {
             current = id.trim().parse().unwrap_or_else(|_| panic!("no location id in {line:?}"));
             let (_, after) = after.split_once(' ').unwrap_or_default();
@@ -199,7 +202,7 @@ fn pprof_line(text: &str, is_kernel: bool) -> Frame {
     let mut parts = place.split(':');
     let file = parts.next().filter(|file| !file.is_empty()).map(str::to_owned);
     let line = parts.next().and_then(|line| line.parse().ok()).unwrap_or(0);
-    Frame { name: name.to_owned(), is_kernel, file, line }
+    Frame { name: name.to_owned(), is_kernel, file, line, ..Frame::default() }
 }
 
 fn label(line: &str, key: &str) -> Option<String> {
@@ -215,7 +218,8 @@ fn of_resources(resources: &[otlp::ResourceProfiles], dictionary: &otlp::Profile
         let profiles = resource_profiles.scope_profiles.iter().flat_map(|scope| &scope.profiles);
         for profile in profiles {
             assert!(profile.period > 0, "a profile has a period");
-            stacks.extend(profile.samples.iter().map(|sample| reader.stack(sample, profile.period, &resource)));
+            stacks
+                .extend(profile.samples.iter().map(|sample| reader.stack(sample, profile.period, &resource)));
         }
     }
     stacks
@@ -274,6 +278,7 @@ impl<'d> Reader<'d> {
     /// The functions of a location, innermost first.
     fn frames(&self, index: i32) -> Vec<Frame> {
         let location = entry(&self.dictionary.location_table, index);
+        let mapping = entry(&self.dictionary.mapping_table, location.mapping_index);
         let frame_type =
             location.attribute_indices.iter().find_map(|&index| self.attribute(index, "profile.frame.type"));
         let frame = |line: &otlp::Line| {
@@ -281,6 +286,7 @@ impl<'d> Reader<'d> {
             Frame {
                 name: self.string(function.name_strindex),
                 is_kernel: frame_type.as_deref() == Some("kernel"),
+                module: self.string(mapping.filename_strindex),
                 file: Some(self.string(function.filename_strindex)).filter(|file| !file.is_empty()),
                 line: line.line.unsigned_abs(),
             }

@@ -252,7 +252,8 @@ async fn serve_noise(listener: TcpListener, handler: Handler) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { continue };
         handler.received().attempts += 1;
-        let noise: Vec<u8> = (0..4096u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let noise: Vec<u8> =
+            (0..4096u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         // The client may hang up at the first byte.
         let _closed = stream.write_all(&noise).await;
     }
@@ -265,8 +266,9 @@ async fn serve_http(listener: TcpListener, handler: Handler) {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, handler.clone()));
             // A client that hangs up in the middle is its own affair.
-            let _closed =
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _closed = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -315,7 +317,9 @@ async fn take(request: Request<Incoming>, handler: &Handler) -> Result<Bytes, St
         "" | "identity" => body,
         "gzip" => {
             let mut plain = Vec::new();
-            flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).map_err(|error| error.to_string())?;
+            flate2::read::GzDecoder::new(&*body)
+                .read_to_end(&mut plain)
+                .map_err(|error| error.to_string())?;
             plain.into()
         }
         other => return Err(format!("content encoding {other:?}")),
@@ -328,7 +332,8 @@ async fn take(request: Request<Incoming>, handler: &Handler) -> Result<Bytes, St
             Ok(profiles::ExportProfilesServiceResponse::default().encode_to_vec().into())
         }
         "/v1/metrics" => {
-            let request = metrics::ExportMetricsServiceRequest::decode(body).map_err(|error| error.to_string())?;
+            let request =
+                metrics::ExportMetricsServiceRequest::decode(body).map_err(|error| error.to_string())?;
             handler.received().metrics.push(request);
             Ok(metrics::ExportMetricsServiceResponse::default().encode_to_vec().into())
         }

@@ -28,7 +28,8 @@ pub fn output_of(program: &str, arguments: &[&str]) -> String {
 /// Fails with what to install if a program is not on the machine.
 pub fn require(program: &str, package: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.exists());
+    let found =
+        std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{program} is missing: `apt-get install {package}`"))
 }
 

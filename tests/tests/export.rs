@@ -107,7 +107,11 @@ fn hostile_backends() {
             agent.terminate();
             let stopping = Instant::now();
             let books = agent.finish(HOSTILE_STOP_MAX).expect_code(0).books();
-            println!("{what}: stopped in {:.1} s, {:?}", stopping.elapsed().as_secs_f64(), books.of("profile"));
+            println!(
+                "{what}: stopped in {:.1} s, {:?}",
+                stopping.elapsed().as_secs_f64(),
+                books.of("profile")
+            );
             books.expect_balance();
             let account = books.of("profile");
             assert!(account.represented > 100, "{what}: {account:#?}");
@@ -147,7 +151,9 @@ fn opentelemetry_collector() {
             assert!(account.exported > Some(0), "{protocol:?} {signal}: {account:#?}");
         }
         let printed = log.next_part();
-        for expected in ["spin_seventy", "service.name: Str(spin)", "profile.frame.type", "kansoku.records.seen"] {
+        for expected in
+            ["spin_seventy", "service.name: Str(spin)", "profile.frame.type", "kansoku.records.seen"]
+        {
             assert!(printed.contains(expected), "{protocol:?}: the collector did not print {expected}");
         }
     }

@@ -50,10 +50,8 @@ fn every_sample_has_the_right_owner() {
     let _early = alpha.start(&program, &["alpha", "60"]);
     let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
     let [endpoint, wire] = receiver.variables();
-    let agent = Agent::run(
-        &["--set", "profile.window_ms=1000"],
-        &[(&endpoint.0, &endpoint.1), (&wire.0, &wire.1)],
-    );
+    let agent =
+        Agent::run(&["--set", "profile.window_ms=1000"], &[(&endpoint.0, &endpoint.1), (&wire.0, &wire.1)]);
     let _late = [beta.start(&program, &["beta", "60"]), gamma.start(&program, &["gamma", "60"])];
     std::thread::sleep(Duration::from_secs(6));
     agent.terminate();
@@ -132,6 +130,15 @@ fn runc_container() {
         profile::expect_frames(&inside, "inner-program", SAMPLES_MIN, "spin_seventy", |frame| {
             frame.name == "spin_seventy"
         });
+        // The runtime's own start-up runs in the container's cgroup too, and must not give the service its name.
+        for stack in &inside {
+            assert_eq!(
+                stack.attribute("service.name"),
+                Some("inner-program"),
+                "{target:?}: {:?}",
+                stack.resource
+            );
+        }
         let total = profile::total(&inside);
         let named = profile::total(inside.iter().filter(|stack| stack.has("spin_round")));
         assert!(named * 100 >= total * 90, "{target:?}: {named} of {total} stacks have names");

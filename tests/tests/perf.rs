@@ -50,7 +50,10 @@ fn top_five_functions() {
         let expected = count as f64 * 100.0 / perf_total as f64;
         let found = own.get(function).copied().unwrap_or(0) as f64 * 100.0 / own_total as f64;
         println!("{function:?}: perf {expected:.1} %, kansoku {found:.1} %");
-        assert!((found - expected).abs() <= TOLERANCE, "{function:?}: perf {expected:.1} %, here {found:.1} %");
+        assert!(
+            (found - expected).abs() <= TOLERANCE,
+            "{function:?}: perf {expected:.1} %, here {found:.1} %"
+        );
     }
 }
 
@@ -71,6 +74,7 @@ fn of_perf(script: &str) -> Counts {
 
 #[test]
 fn reads_perf_script() {
-    let counts = of_perf("spin \n\t 55d spin_ten\n\t 55e main\n\nswapper \n\t ff idle\n\nspin \n\t 55d spin_ten\n\n");
+    let counts =
+        of_perf("spin \n\t 55d spin_ten\n\t 55e main\n\nswapper \n\t ff idle\n\nspin \n\t 55d spin_ten\n\n");
     assert_eq!(counts, BTreeMap::from([(("spin".to_owned(), "spin_ten".to_owned()), 2)]));
 }

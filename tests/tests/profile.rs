@@ -33,8 +33,14 @@ fn check_shares(form: &str, stacks: &[Stack], cpu_seconds: f64) {
     let expected = cpu_seconds * FREQUENCY_HZ;
     println!("{form}: {total} samples of spin in {cpu_seconds:.1} s of its time");
     assert!(total >= SAMPLES_MIN, "{form}: {total} samples of spin");
-    assert!(total as f64 <= expected * 1.05 + 5.0, "{form}: {total} samples of spin are more than {expected:.0}");
-    assert!(total as f64 >= expected * 0.66, "{form}: {total} samples of spin are far less than {expected:.0}");
+    assert!(
+        total as f64 <= expected * 1.05 + 5.0,
+        "{form}: {total} samples of spin are more than {expected:.0}"
+    );
+    assert!(
+        total as f64 >= expected * 0.66,
+        "{form}: {total} samples of spin are far less than {expected:.0}"
+    );
     for (function, expected) in SHARES {
         let found = profile::total(own.iter().filter(|stack| stack.has(function)));
         let share = found as f64 * 100.0 / total as f64;
@@ -114,7 +120,11 @@ fn shares_in_files() {
     for drawing in [svg, html] {
         check_drawing(&std::fs::read_to_string(drawing).expect("the drawing"));
     }
-    tools::succeed(Command::new("python3").args(["-c", "import sys, xml.dom.minidom as d; d.parse(sys.argv[1])"]).arg(svg));
+    tools::succeed(
+        Command::new("python3")
+            .args(["-c", "import sys, xml.dom.minidom as d; d.parse(sys.argv[1])"])
+            .arg(svg),
+    );
 }
 
 /// Frames of a flame graph carry their function and share in a title: `spin_seventy (681 samples, 67.9%)`.
@@ -153,7 +163,13 @@ fn of_python(samples: &serde_json::Value) -> Vec<Stack> {
 /// A copy loop in the kernel: its stacks go from the program's `read` and `write` into kernel functions.
 #[test]
 fn kernel_stacks() {
-    let _copy = Running::start(Command::new("timeout").args(["60", "dd", "if=/dev/urandom", "of=/dev/null", "bs=64k"]));
+    let _copy = Running::start(Command::new("timeout").args([
+        "60",
+        "dd",
+        "if=/dev/urandom",
+        "of=/dev/null",
+        "bs=64k",
+    ]));
     let finished = Agent::profile(&["--duration", "4s", "-o", "-"]).finish(STOP_MAX).expect_code(0);
     let stacks = profile::of_folded(&finished.stdout_text());
     let own = profile::of_process(&stacks, "dd");
@@ -186,7 +202,8 @@ fn languages() {
     let go = Program::go("carousel.go");
     let python = source("busy.py");
     let node = source("busy.js");
-    let interpreter = tools::output_of("python3", &["-c", "import os, sys; print(os.path.realpath(sys.executable))"]);
+    let interpreter =
+        tools::output_of("python3", &["-c", "import os, sys; print(os.path.realpath(sys.executable))"]);
     let interpreter = interpreter.trim();
     let programs = [
         rust.start(&["60"]),

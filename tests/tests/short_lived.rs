@@ -49,7 +49,11 @@ fn check(flags: &[&str], frames_named_percent_min: u64, is_outer_expected: bool)
         profile::leaves(&own)
     );
     let inner = profile::count_in(&own, "brief_inner");
-    assert!(inner * 100 >= total * 80, "{flags:?}: {inner} of {total} in brief_inner: {:?}", profile::leaves(&own));
+    assert!(
+        inner * 100 >= total * 80,
+        "{flags:?}: {inner} of {total} in brief_inner: {:?}",
+        profile::leaves(&own)
+    );
     if is_outer_expected {
         let outer = profile::total(own.iter().filter(|stack| stack.has("brief_outer") && stack.has("main")));
         assert!(outer * 100 >= total * 80, "{flags:?}: {outer} of {total} stacks reach brief_outer and main");

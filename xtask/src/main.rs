@@ -2,6 +2,7 @@
 //!
 //! Refuses: what cargo does by itself, and steps that the README does not name.
 
+mod bench;
 mod command;
 mod ebpf;
 mod picture;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
     let (name, rest) = arguments.split_first().context(HELP)?;
     match name.as_str() {
+        "bench" => bench::run(workspace, rest),
         "ebpf" => ebpf::run(workspace, rest),
         "picture" => picture::run(workspace),
         "run" => run::run(workspace, rest),

@@ -24,6 +24,9 @@ use crate::telemetry::{Batch, Profile};
 /// The one window is longer than any profile, so that only the stop ends it.
 const ONE_WINDOW: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// Distinct stacks of the one window: about 300 MiB at worst, for the time of the command.
+const STACKS_MAX: usize = 262_144;
+
 const POLL: Duration = Duration::from_millis(50);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const FUNCTIONS_SHOWN: usize = 20;
@@ -65,6 +68,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         window: ONE_WINDOW,
         filter,
         frequency_hz: config.kernel.frequency_hz,
+        stacks_max: STACKS_MAX,
         statistics_always: false,
     };
     let ledger = Arc::new(Ledger::default());

@@ -21,6 +21,9 @@ use crate::telemetry::Batch;
 /// How often the stop signal is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Distinct stacks of a window: about 20 MiB.
+const STACKS_MAX: usize = 16_384;
+
 #[derive(Args)]
 pub(super) struct RunArguments {
     #[command(flatten)]
@@ -42,6 +45,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         window: config.window,
         filter: Filter::All,
         frequency_hz: config.kernel.frequency_hz,
+        stacks_max: STACKS_MAX,
         statistics_always: arguments.statistics,
     };
     let output = Output::start(&config, Arc::clone(&ledger))?;

@@ -19,6 +19,9 @@ use crate::telemetry::{Batch, Location, Profile, Sample};
 /// The flame graph shows this much time.
 const FLAME_GRAPH_SPAN: Duration = Duration::from_secs(60);
 
+/// Drawing costs more than everything else together: it is done each so many windows.
+const WINDOWS_PER_FLAME_GRAPH: usize = 3;
+
 const SERVICES_SHOWN: usize = 8;
 const FUNCTIONS_SHOWN: usize = 4;
 const STACKS_SHOWN: usize = 5;
@@ -33,6 +36,7 @@ pub(super) struct Top {
     frequency_hz: u32,
     is_terminal: bool,
     flame_graph_failed: bool,
+    windows_until_flame_graph: usize,
 }
 
 impl Top {
@@ -45,6 +49,7 @@ impl Top {
             frequency_hz: config.kernel.frequency_hz,
             is_terminal: std::io::stdout().is_terminal(),
             flame_graph_failed: false,
+            windows_until_flame_graph: 0,
         }
     }
 
@@ -73,9 +78,11 @@ impl Sink for Top {
         while self.recent.len() > self.windows_kept {
             self.recent.pop_front();
         }
-        if samples > 0 {
+        if self.windows_until_flame_graph == 0 && samples > 0 {
+            self.windows_until_flame_graph = WINDOWS_PER_FLAME_GRAPH;
             self.write_flame_graph();
         }
+        self.windows_until_flame_graph = self.windows_until_flame_graph.saturating_sub(1);
         // Shown is exported: there is no other receiver. A closed terminal is not our loss.
         let clear = if self.is_terminal { "\x1b[H\x1b[2J" } else { "" };
         let _closed_terminal = writeln!(std::io::stdout().lock(), "{clear}{text}");

@@ -144,24 +144,25 @@ impl Kernel {
 
     /// Moves what arrived to the inbox. Samples come first: so every process event that is older than a sample that
     /// was taken is in the inbox too.
-    pub fn drain(&mut self, inbox: &mut Inbox) {
-        drain_ring(&mut self.sample_ring, Signal::Profile, inbox, &self.ledger);
-        drain_ring(&mut self.process_ring, Signal::Process, inbox, &self.ledger);
+    /// Returns whether something may be left, because a turn takes a limited number.
+    pub fn drain(&mut self, inbox: &mut Inbox) -> bool {
+        let samples_left = drain_ring(&mut self.sample_ring, Signal::Profile, inbox, &self.ledger);
+        let events_left = drain_ring(&mut self.process_ring, Signal::Process, inbox, &self.ledger);
         if let Some(sideband) = &mut self.sideband {
             sideband.drain(inbox, &self.ledger);
         }
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
+        samples_left || events_left
     }
 
     /// Follows CPUs that came or went.
     pub fn follow_cpus(&mut self) {
         let Ok(cpus) = online_cpus() else { return };
-        if cpus == self.cpus {
-            return;
+        if cpus != self.cpus {
+            tracing::info!(before = ?self.cpus, now = ?cpus, "the online CPUs changed");
         }
-        tracing::info!(before = ?self.cpus, now = ?cpus, "the online CPUs changed");
         if let Some(sampler) = &mut self.sampler {
             for (cpu, error) in sampler.set_cpus(&cpus) {
                 tracing::warn!(cpu, %error, "cannot sample this CPU");
@@ -330,9 +331,10 @@ fn explain(error: ProgramError) -> anyhow::Error {
     error.into()
 }
 
-fn drain_ring(ring: &mut RingBuf<MapData>, signal: Signal, inbox: &mut Inbox, ledger: &Ledger) {
+fn drain_ring(ring: &mut RingBuf<MapData>, signal: Signal, inbox: &mut Inbox, ledger: &Ledger) -> bool {
     for _ in 0..RECORDS_PER_TURN_MAX {
-        let Some(item) = ring.next() else { break };
+        let Some(item) = ring.next() else { return false };
         inbox.push_ring(&item, signal, ledger);
     }
+    true
 }

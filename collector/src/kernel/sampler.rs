@@ -61,9 +61,15 @@ impl CpuSampler {
         let open_all = |source: SampleSource| {
             let mut sampler = Self { events: Vec::new(), source, frequency_hz, program };
             for &cpu in cpus {
-                sampler.open(cpu)?;
+                match sampler.open(cpu) {
+                    Err(error) if !is_offline(&error) => return Err(error),
+                    _ => {}
+                }
             }
-            Ok::<_, io::Error>(sampler)
+            if sampler.events.is_empty() {
+                return Err(io::Error::other("no CPU is online"));
+            }
+            Ok(sampler)
         };
         hook.attempt("perf_event hardware cycles", || open_all(SampleSource::Cycles))
             .or_else(|| hook.attempt("perf_event software CPU clock", || open_all(SampleSource::CpuClock)))
@@ -81,7 +87,8 @@ impl CpuSampler {
         self.events.retain(|(cpu, _)| cpus.contains(cpu));
         let new = cpus.iter().filter(|&&cpu| self.events.iter().all(|&(known, _)| known != cpu));
         let new: Vec<u32> = new.copied().collect();
-        new.into_iter().filter_map(|cpu| self.open(cpu).err().map(|error| (cpu, error))).collect()
+        let failed = new.into_iter().filter_map(|cpu| self.open(cpu).err().map(|error| (cpu, error)));
+        failed.filter(|(_, error)| !is_offline(error)).collect()
     }
 
     fn open(&mut self, cpu: u32) -> io::Result<()> {
@@ -101,6 +108,11 @@ impl CpuSampler {
         self.events.push((cpu, event));
         Ok(())
     }
+}
+
+/// Whether a CPU went offline since it was listed: perf_event_open(2) says ENODEV then. It is tried again later.
+pub fn is_offline(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
 }
 
 #[cfg(test)]

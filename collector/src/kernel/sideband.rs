@@ -12,6 +12,7 @@ use perf_event::{Builder, Clock, SampleFlag, Sampler};
 
 use super::hook::Hook;
 use super::inbox::Inbox;
+use super::sampler::is_offline;
 use crate::loss::{Ledger, LossReason, Signal};
 
 /// All rings of the side-band together, where the minimum per CPU allows it.
@@ -105,6 +106,7 @@ impl Sideband {
         let open_all = |with_build_ids: bool| {
             cpus.iter()
                 .map(|&cpu| open_ring(cpu, ring_bytes, with_build_ids).map(|ring| (cpu, ring)))
+                .filter(|ring| !ring.as_ref().is_err_and(is_offline))
                 .collect::<Result<Vec<_>, _>>()
                 .map(|rings| Self { rings, ring_bytes, with_build_ids })
         };

@@ -117,9 +117,9 @@ impl Modules {
             format!("/proc/{}/root{path}", witness.tgid),
         ];
         // A process that is gone is not an answer for the inode: the next one that maps it is asked again.
-        let Some(result) = candidates.iter().find_map(|path| read_elf_build_id(path).ok()) else {
-            return file;
-        };
+        let is_file = |path: &&String| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let found = candidates.iter().filter(is_file).find_map(|path| read_elf_build_id(path).ok());
+        let Some(result) = found else { return file };
         let build_id = result.as_deref().and_then(padded);
         self.build_ids.insert(file, build_id);
         build_id.map_or(file, FileId::BuildId)

@@ -5,12 +5,18 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use object::read::elf::{ElfFile64, ProgramHeader};
+use object::read::elf::{ElfFile64, ProgramHeader, SectionHeader};
 use object::{Endianness, Object, ReadCache};
 
 use crate::kernel::FileId;
 
 const DEBUG_DIRECTORIES: [&str; 2] = ["/usr/lib/debug", "/lib/debug"];
+
+/// Symbols of a file. A Rust compiler has 1.2 million, a browser with debug information 2.
+const SYMBOLS_MAX: u64 = 4_000_000;
+
+/// `sizeof(Elf64_Sym)`
+const SYMBOL_BYTES: u64 = 24;
 
 /// The loaded segments of a file: file offset, size, address.
 pub struct SegmentMap(Vec<(u64, u64, u64)>);
@@ -21,6 +27,21 @@ impl SegmentMap {
         let segment = self.0.iter().find(|(start, size, _)| offset >= *start && offset - start < *size);
         segment.map(|(start, _, address)| offset - start + address)
     }
+}
+
+/// Whether a file has no more symbols than an honest one: its section table may claim anything, and each symbol that it
+/// claims costs memory.
+pub fn is_bounded(path: &Path) -> bool {
+    let symbols = File::open(path).ok().and_then(|file| {
+        let file = ReadCache::new(file);
+        let elf: ElfFile64<'_, Endianness, _> = ElfFile64::parse(&file).ok()?;
+        let endian = elf.endian();
+        let tables = elf.elf_section_table().iter().filter(|section| {
+            matches!(section.sh_type(endian), object::elf::SHT_SYMTAB | object::elf::SHT_DYNSYM)
+        });
+        Some(tables.map(|section| section.sh_size(endian) / SYMBOL_BYTES).fold(0u64, u64::saturating_add))
+    });
+    symbols.is_none_or(|symbols| symbols <= SYMBOLS_MAX)
 }
 
 /// The debug file of a binary and the binary's segments; `None` if the binary has symbols or has no debug file.
@@ -80,6 +101,9 @@ fn split_root(path: &Path) -> (String, PathBuf) {
 /// A debug file carries the build id of its binary. A binary without one cannot prove its debug file: none is taken.
 fn matches(candidate: &Path, id: FileId) -> bool {
     let FileId::BuildId(expected) = id else { return false };
+    if !candidate.is_file() {
+        return false;
+    }
     let found = blazesym::helper::read_elf_build_id(candidate);
     found.ok().flatten().is_some_and(|found| expected.starts_with(&found) && !found.is_empty())
 }

@@ -14,6 +14,9 @@ use super::unknown;
 /// Processes whose perf map is kept.
 const PROCESSES_MAX: usize = 64;
 
+/// A perf map is read into memory; a larger one is left alone.
+const PERF_MAP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Windows after which the unused perf maps are dropped.
 const IDLE_WINDOWS_MAX: u32 = 6;
 
@@ -76,7 +79,9 @@ fn has_perf_map(pid: u32) -> bool {
     let status =
         i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok()?.status().ok());
     let own_pid = status.and_then(|status| status.nspid?.last().copied()).unwrap_or(pid as i32);
-    std::fs::exists(format!("/proc/{pid}/root/tmp/perf-{own_pid}.map")).unwrap_or(false)
+    // Not followed if it is a link, not opened if it is a pipe: the file belongs to the container.
+    let metadata = std::fs::symlink_metadata(format!("/proc/{pid}/root/tmp/perf-{own_pid}.map"));
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() <= PERF_MAP_BYTES_MAX)
 }
 
 fn own_vdso_start() -> u64 {

@@ -67,6 +67,10 @@ fn candidates(module: &Module, peers: &Peers) -> Vec<PathBuf> {
 }
 
 fn is_same_file(path: &Path, file: FileId) -> bool {
+    // Opening a pipe that a container put in the file's place would wait for ever.
+    let Some(metadata) = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file) else {
+        return false;
+    };
     match file {
         FileId::BuildId(expected) => {
             let Ok(Some(found)) = read_elf_build_id(path) else { return false };
@@ -74,9 +78,7 @@ fn is_same_file(path: &Path, file: FileId) -> bool {
             same == &*found && rest.iter().all(|&byte| byte == 0)
         }
         // The device is not compared: overlay and btrfs mounts show another one in stat(2) than in maps.
-        FileId::Inode { inode, .. } => {
-            std::fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode && metadata.is_file())
-        }
+        FileId::Inode { inode, .. } => metadata.ino() == inode,
     }
 }
 

@@ -4,6 +4,7 @@
 //! (blazesym and object do), and keeping files mapped that recent windows did not use.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,9 +51,8 @@ struct SymbolFile {
 impl NativeSymbols {
     /// No file is open yet.
     pub fn new(options: SymbolOptions) -> Self {
-        let builder = Symbolizer::builder().enable_code_info(options.lines).enable_inlined_fns(options.lines);
         Self {
-            symbolizer: builder.build(),
+            symbolizer: new_symbolizer(options.lines),
             functions: FunctionCache::new(options.cache_bytes_max),
             files: HashMap::new(),
             window: 0,
@@ -125,9 +125,19 @@ impl NativeSymbols {
         file.used_in_window = *window;
         let mut left = offsets.to_vec();
         for source in &file.sources {
-            match symbolize(symbolizer, source, *lines, module.file, &left, functions) {
-                Ok(unknown) => left = unknown,
-                Err(error) => {
+            // A file made to crash parsers must not take the agent with it.
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                symbolize(symbolizer, source, *lines, module.file, &left, functions)
+            }));
+            match result {
+                Ok(Ok(unknown)) => left = unknown,
+                Err(_) => {
+                    tracing::warn!(path = %source.path.display(), "this file makes the symbolizer panic: left alone");
+                    *symbolizer = new_symbolizer(*lines);
+                    file.sources.clear();
+                    return;
+                }
+                Ok(Err(error)) => {
                     // The file changed or went away under us, or is broken: it is looked for again later.
                     tracing::debug!(path = %source.path.display(), %error, "cannot read symbols");
                     file.sources.clear();
@@ -142,6 +152,10 @@ impl NativeSymbols {
     }
 }
 
+fn new_symbolizer(lines: bool) -> Symbolizer {
+    Symbolizer::builder().enable_code_info(lines).enable_inlined_fns(lines).build()
+}
+
 fn open(module: &Module, peers: &Peers, lines: bool) -> Vec<SymbolFile> {
     let Some(path) = locate(module, peers) else {
         tracing::debug!(path = %module.path, "no way leads to this file any more");
@@ -151,7 +165,7 @@ fn open(module: &Module, peers: &Peers, lines: bool) -> Vec<SymbolFile> {
     let debug = if lines { None } else { debug_file::find(&path, module.file) };
     let own = SymbolFile { path, segments: None };
     let debug = debug.map(|(path, segments)| SymbolFile { path, segments: Some(segments) });
-    debug.into_iter().chain([own]).collect()
+    debug.into_iter().chain([own]).filter(|file| debug_file::is_bounded(&file.path)).collect()
 }
 
 /// Remembers the functions that are found; returns the offsets that are not.

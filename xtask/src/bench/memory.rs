@@ -21,6 +21,9 @@ const PROCESSES: usize = 200;
 /// Readings over the measured time.
 const READINGS: u32 = 10;
 
+/// Mappings that the report names.
+const MAPPINGS_MAX: usize = 8;
+
 pub fn measure(bench: &Bench) -> Result<Measured> {
     let _load = bench.workloads.start_residents(PROCESSES)?;
     pause(bench.plan.settle)?;
@@ -33,6 +36,7 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
         last = procfs::memory(agent.pid())?;
         rows.push(row(&seconds(step * reading), last));
     }
+    let mappings = largest(&procfs::mappings(agent.pid())?);
     let map_kib = Held::of(agent.pid())?.map_kib();
     let stopped = agent.stop(bench)?;
 
@@ -46,8 +50,18 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
     Ok(Measured {
         summary: format!("{} MiB (peak {} MiB)", mib(last.resident_kib), mib(last.resident_peak_kib)),
         is_met: Some(last.resident_kib <= TARGET_MIB_MAX * 1024),
-        text: format!("{introduction}\n{}\n{}", table(&header, &rows), fenced(&stopped.ledger)),
+        text: format!("{introduction}\n{}\n{mappings}\n{}", table(&header, &rows), fenced(&stopped.ledger)),
     })
+}
+
+/// What fills the memory at the end.
+fn largest(mappings: &[(String, u64)]) -> String {
+    let row = |(name, kib): &(String, u64)| {
+        let name = if name.is_empty() { "unnamed".to_owned() } else { format!("`{name}`") };
+        vec![name, mib(*kib)]
+    };
+    let rows: Vec<_> = mappings.iter().take(MAPPINGS_MAX).map(row).collect();
+    table(&["largest mappings at the end", "resident"], &rows)
 }
 
 fn row(after: &str, memory: Memory) -> Vec<String> {

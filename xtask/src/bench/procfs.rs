@@ -75,6 +75,30 @@ fn parse_memory(text: &str) -> Option<Memory> {
     })
 }
 
+/// What is resident, by what is mapped, in KiB, the largest first. Unnamed memory has an empty name.
+pub fn mappings(pid: u32) -> Result<Vec<(String, u64)>> {
+    Ok(parse_mappings(&read(&format!("/proc/{pid}/smaps"))?))
+}
+
+fn parse_mappings(text: &str) -> Vec<(String, u64)> {
+    let mut resident_kib = BTreeMap::<String, u64>::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        let mut fields = line.split_whitespace();
+        let Some(first) = fields.next() else { continue };
+        // A mapping starts with its addresses; its name is the sixth field and may hold spaces.
+        if !first.ends_with(':') {
+            name = fields.skip(4).collect::<Vec<_>>().join(" ");
+        } else if first == "Rss:" {
+            let kib: u64 = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
+            *resident_kib.entry(name.clone()).or_default() += kib;
+        }
+    }
+    let mut mappings: Vec<(String, u64)> = resident_kib.into_iter().collect();
+    mappings.sort_by_key(|&(_, kib)| std::cmp::Reverse(kib));
+    mappings
+}
+
 /// The threads that live now, by id. A thread that ends meanwhile is left out.
 pub fn threads(pid: u32) -> Result<BTreeMap<u32, ThreadTime>> {
     let path = format!("/proc/{pid}/task");
@@ -122,6 +146,13 @@ mod tests {
             Memory { resident_kib: 20, resident_peak_kib: 30, anonymous_kib: 10, file_kib: 9, shared_kib: 1 };
         assert_eq!(parse_memory(text), Some(expected));
         assert_eq!(parse_memory("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn mappings_are_summed_by_name() {
+        let text = "7f00-7f10 r--p 00000000 08:01 9    /lib/a b.so\nRss:       8 kB\nVmFlags: rd mr\n\
+            7f10-7f20 r-xp 00010000 08:01 9    /lib/a b.so\nRss:       4 kB\n7f30-7f40 rw-p 00000000 00:00 0 \nRss: 40 kB\n";
+        assert_eq!(parse_mappings(text), [(String::new(), 40), ("/lib/a b.so".to_owned(), 12)]);
     }
 
     #[test]
