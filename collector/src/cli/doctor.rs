@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{ConfigArguments, exit, ledger};
 use crate::config::Config;
-use crate::kernel::{Hook, Inbox, Kernel, ProgramTime};
+use crate::kernel::{Hook, Inbox, Kernel, ProgramTime, online_cpus, sample_ring_bytes, sideband_ring_bytes};
 use crate::loss::{Account, Ledger};
 
 /// How long the hooks are tried.
@@ -31,6 +31,9 @@ const CAPABILITIES: [(&str, u32, &str); 6] = [
     ("CAP_CHECKPOINT_RESTORE", 40, "no names for code in deleted files"),
     ("CAP_SYSLOG", 34, "no names for kernel functions"),
 ];
+
+/// Nodes whose rings are shown beside this machine's.
+const CPUS_SHOWN: [usize; 2] = [64, 256];
 
 #[derive(Args)]
 pub(super) struct DoctorArguments {
@@ -60,15 +63,16 @@ struct Trial {
 
 pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode> {
     let config = arguments.config.load(Vec::new())?;
+    let frequency_hz = config.kernel.frequency_hz;
     let checks = checks();
     let trial = trial(&config);
     let is_complete = trial.error.is_none()
         && trial.hooks.iter().all(|hook| hook.taken().is_some())
         && checks.iter().all(|check| check.is_good);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&checks, &trial, is_complete))?);
+        println!("{}", serde_json::to_string_pretty(&as_json(&checks, &trial, frequency_hz, is_complete))?);
     } else {
-        println!("{}", as_text(&checks, &trial, is_complete));
+        println!("{}", as_text(&checks, &trial, frequency_hz, is_complete));
     }
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(exit::INCOMPLETE) })
 }
@@ -174,7 +178,7 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-fn as_text(checks: &[Check], trial: &Trial, is_complete: bool) -> String {
+fn as_text(checks: &[Check], trial: &Trial, frequency_hz: u32, is_complete: bool) -> String {
     let mut preconditions = table(&["precondition", "", "found", "what to do"]);
     for check in checks {
         let (mark, advice) = if check.is_good { ("ok", "") } else { ("MISSING", check.advice.as_str()) };
@@ -201,7 +205,36 @@ fn as_text(checks: &[Check], trial: &Trial, is_complete: bool) -> String {
         programs.add_row([program.name.clone(), program.runs.to_string(), mean_ns.to_string()]);
     }
     text += &format!("Kernel time of the programs in the trial:\n{programs}\n\n");
+    let mut ring_table = table(&["CPUs", "sample ring KiB", "process ring KiB", "side-band rings KiB"]);
+    for ring in rings(frequency_hz) {
+        let kib = |bytes: u64| (bytes / 1024).to_string();
+        let bytes = [ring.sample_bytes, ring.process_bytes, ring.sideband_bytes].map(kib);
+        ring_table.add_row(std::iter::once(ring.cpus.to_string()).chain(bytes).collect::<Vec<_>>());
+    }
+    text += &format!(
+        "Kernel memory of the rings at {frequency_hz} Hz, here and on larger nodes:\n{ring_table}\n\n"
+    );
     text + if is_complete { "Everything works here." } else { "Something is missing: see above." }
+}
+
+/// Bytes of the rings on a node with so many CPUs.
+struct Rings {
+    cpus: usize,
+    sample_bytes: u64,
+    process_bytes: u64,
+    sideband_bytes: u64,
+}
+
+/// Rings of this machine, and of larger ones for comparison.
+fn rings(frequency_hz: u32) -> Vec<Rings> {
+    let own = online_cpus().map_or(1, |cpus| cpus.len());
+    let of = |cpus: usize| Rings {
+        cpus,
+        sample_bytes: u64::from(sample_ring_bytes(cpus, frequency_hz)),
+        process_bytes: u64::from(collector_common::limits::PROCESS_RING_BYTES),
+        sideband_bytes: (sideband_ring_bytes(cpus) * cpus) as u64,
+    };
+    std::iter::once(own).chain(CPUS_SHOWN).map(of).collect()
 }
 
 fn refused(hook: &Hook) -> String {
@@ -212,7 +245,7 @@ fn refused(hook: &Hook) -> String {
     refused.collect::<Vec<_>>().join("\n")
 }
 
-fn as_json(checks: &[Check], trial: &Trial, is_complete: bool) -> serde_json::Value {
+fn as_json(checks: &[Check], trial: &Trial, frequency_hz: u32, is_complete: bool) -> serde_json::Value {
     let checks = checks.iter().map(|check| {
         let advice = (!check.is_good).then_some(&check.advice);
         json!({"name": check.name, "ok": check.is_good, "found": check.found, "advice": advice})
@@ -241,6 +274,14 @@ fn as_json(checks: &[Check], trial: &Trial, is_complete: bool) -> serde_json::Va
     let programs = trial.programs.iter().map(
         |program| json!({"name": program.name, "runs": program.runs, "run_time_ns": program.run_time_ns}),
     );
+    let rings = rings(frequency_hz).into_iter().map(|ring| {
+        json!({
+            "cpus": ring.cpus,
+            "sample_bytes": ring.sample_bytes,
+            "process_bytes": ring.process_bytes,
+            "sideband_bytes": ring.sideband_bytes,
+        })
+    });
     json!({
         "complete": is_complete,
         "version": crate::export::VERSION,
@@ -248,6 +289,7 @@ fn as_json(checks: &[Check], trial: &Trial, is_complete: bool) -> serde_json::Va
         "checks": checks.collect::<Vec<_>>(),
         "hooks": hooks.collect::<Vec<_>>(),
         "ledger": accounts.collect::<Vec<_>>(),
+        "rings": rings.collect::<Vec<_>>(),
         "programs": programs.collect::<Vec<_>>(),
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! Refuses: a target. The tables show the slope.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Context, Result};
 
 use super::agent::{Agent, FREQUENCY_HZ};
 use super::children::Guarded;
@@ -42,9 +44,30 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
         seconds(bench.plan.growth_warm_up),
         points("processes", &by_processes),
         points("Hz", &by_frequency),
-    );
+    ) + &rings(bench)?;
     let summary = format!("{}; {}", slope("processes", &by_processes), slope("Hz", &by_frequency));
     Ok(Measured { summary, is_met: None, text })
+}
+
+/// The sizes of the rings, as the agent computes them.
+fn rings(bench: &Bench) -> Result<String> {
+    let output =
+        Command::new(&bench.agent).args(["doctor", "--json"]).output().context("cannot start the agent")?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("doctor --json is not JSON")?;
+    let cell = |ring: &serde_json::Value, key: &str| {
+        ring[key].as_u64().map_or("?".to_owned(), |bytes| (bytes / 1024).to_string())
+    };
+    let row = |ring: &serde_json::Value| {
+        let cpus = ring["cpus"].to_string();
+        vec![cpus, cell(ring, "sample_bytes"), cell(ring, "process_bytes"), cell(ring, "sideband_bytes")]
+    };
+    let rows: Vec<_> = report["rings"].as_array().into_iter().flatten().map(row).collect();
+    let header = ["CPUs", "sample ring KiB", "process ring KiB", "side-band rings KiB"];
+    Ok(format!(
+        "\nKernel memory of the rings at {FREQUENCY_HZ} Hz, computed by the agent:\n\n{}",
+        table(&header, &rows)
+    ))
 }
 
 /// What one agent cost.
