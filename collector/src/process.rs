@@ -131,10 +131,9 @@ impl ProcessTable {
         let process = self.processes.get_mut(&task.tgid)?;
         if process.cgroup_id != task.cgroup_id {
             process.cgroup_id = task.cgroup_id;
-            let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
-            process.subject = self.identity.subject(&cgroup, &process.name.executable_name);
+            self.set_subject(task.tgid);
         }
-        Some(process)
+        self.processes.get_mut(&task.tgid)
     }
 
     /// A process runs a new program. Its mappings came before, with the side-band; without one they are read from
@@ -148,12 +147,7 @@ impl ProcessTable {
             process.name = process_name(task.tgid, comm(task), None);
         }
         // A runtime joins the container's cgroup before it executes the container's program.
-        let cgroup_id = process.cgroup_id;
-        let name = Arc::clone(&process.name);
-        let subject = self.resolve(cgroup_id, &name);
-        if let Some(process) = self.processes.get_mut(&task.tgid) {
-            process.subject = subject;
-        }
+        self.set_subject(task.tgid);
         self.count(true);
     }
 
@@ -218,12 +212,15 @@ impl ProcessTable {
         process.refresh_due_ns = now_ns + process.refresh_interval_ns;
         process.refresh_interval_ns = (process.refresh_interval_ns * 2).min(REFRESH_INTERVAL_NS_MAX);
         match scan::code_map(tgid, &mut self.modules) {
-            Some(maps) => {
-                process.maps.replace(maps);
-                true
-            }
-            None => false,
+            Some(maps) => process.maps.replace(maps),
+            None => return false,
         }
+        if process.name.executable_path.is_none()
+            && let Some(path) = scan::executable(tgid)
+        {
+            self.set_executable(tgid, &path);
+        }
+        true
     }
 
     /// Reads the processes that run already, so that their first samples find them even if they end at once.
@@ -248,14 +245,21 @@ impl ProcessTable {
         let is_executable = process.maps.is_empty() && matches!(place, Place::File { .. });
         process.maps.insert(event.start, witness.end, place);
         if is_executable {
-            let name = process_name(event.tgid, &process.name.executable_name, Some(&event.path));
-            let cgroup_id = process.cgroup_id;
-            process.name = Arc::clone(&name);
-            let subject = self.resolve(cgroup_id, &name);
-            if let Some(process) = self.processes.get_mut(&event.tgid) {
-                process.subject = subject;
-            }
+            self.set_executable(event.tgid, &event.path);
         }
+    }
+
+    /// The executable names a process, and the service where nothing else does.
+    fn set_executable(&mut self, tgid: u32, path: &str) {
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        process.name = process_name(tgid, &process.name.executable_name, Some(path));
+        self.set_subject(tgid);
+    }
+
+    fn set_subject(&mut self, tgid: u32) {
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
+        process.subject = self.identity.subject(&cgroup, &process.name.executable_name);
     }
 
     fn forget_image(&mut self, tgid: u32) {
@@ -263,11 +267,6 @@ impl ProcessTable {
             process.maps.replace(CodeMap::default());
             process.name = process_name(tgid, &process.name.executable_name, None);
         }
-    }
-
-    fn resolve(&mut self, cgroup_id: u64, name: &ProcessName) -> Arc<Subject> {
-        let cgroup = self.identity.cgroup(cgroup_id, name.pid);
-        self.identity.subject(&cgroup, &name.executable_name)
     }
 
     fn insert_from_proc(&mut self, task: &Task, start_ticks: u64) -> bool {
@@ -286,7 +285,8 @@ impl ProcessTable {
         }
         let fallback = if scan::is_kernel_thread(task.tgid) { KERNEL } else { comm(task) };
         let name = process_name(task.tgid, fallback, executable);
-        let subject = self.resolve(task.cgroup_id, &name);
+        let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
+        let subject = self.identity.subject(&cgroup, &name.executable_name);
         let process = Process {
             tgid: task.tgid,
             start_ticks,

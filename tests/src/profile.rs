@@ -331,7 +331,8 @@ mod tests {
         let text = "PeriodType: cpu nanoseconds\nSamples:\nsamples/count cpu/nanoseconds\n         \
                     12   120: 1 2 \n                process:[app] service:[app] thread:[app]\n                \
                     pid:[42]\nLocations\n     1: 0x10 M=1 inner /a.c:3:0 s=0\n             outer /a.c:9:0 s=0\n     \
-                    2: 0x20 M=2 vfs_read :0:0 s=0\nMappings\n1: 0x0/0xff/0x0 /app  [FN]\n2: 0x0/0xff/0x0 [kernel]  [FN]\n";
+                    2: 0x20 M=2 vfs_read :0:0 s=0\nMappings\n1: 0x0/0xff/0x0 /app  [FN]\n\
+                    2: 0x0/0xff/0x0 [kernel]  [FN]\n";
         let stacks = of_pprof_text(text);
         let names: Vec<&str> = stacks[0].frames.iter().map(|frame| frame.name.as_str()).collect();
         assert_eq!(names, ["vfs_read", "outer", "inner"]);

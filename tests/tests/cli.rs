@@ -52,7 +52,7 @@ fn wrong_arguments() {
     check(&["profile", "--pid", "4194303", "--duration", "1s"], FAILED, &["no process 4194303"]);
     check(&["profile", "--cgroup", "/no/such"], FAILED, &["no cgroup", "/no/such"]);
     check(&["profile", "-o", "x.xyz", "--duration", "1s"], USAGE, &["x.xyz", ".pb.gz"]);
-    check(&["profile", "-o", "", "--duration", "1s"], USAGE, &[".pb.gz"]);
+    check(&["profile", "-o", "", "--duration", "1s"], USAGE, &["--output"]);
     check(&["run", "--set", "nonsense"], USAGE, &["KEY=VALUE"]);
 }
 

@@ -17,6 +17,9 @@ use tests::workload::{FRAME_POINTERS, Program, Running, utf8};
 
 const ALPHA: &str = "a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
 const BETA: &str = "b1b1b1b1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
+/// The cgroup above runc's container; runc removes the container's own only.
+const RUNC_PARENT: &str = "kansoku-test-runc";
+
 const INSIDE: &str = "c1c1c1c1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
 
 /// Samples below which a tenant was not really seen.
@@ -169,7 +172,7 @@ impl Container {
         config["process"]["args"] = vec!["/opt/inner-program", "60"].into();
         // These machines grant no CAP_SYS_RESOURCE.
         config["process"]["rlimits"] = Vec::<serde_json::Value>::new().into();
-        config["linux"]["cgroupsPath"] = format!("/docker/{INSIDE}").into();
+        config["linux"]["cgroupsPath"] = format!("/{RUNC_PARENT}/{INSIDE}").into();
         tools::write_file(&path, config.to_string().as_bytes());
         let state = utf8(&directory.join("state")).to_owned();
         let log = directory.join("runc.log");
@@ -194,5 +197,10 @@ impl Drop for Container {
     fn drop(&mut self) {
         // It is gone already if it failed to start.
         let _gone = Command::new("runc").args(["--root", &self.state, "delete", "--force", INSIDE]).output();
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        for parent in hierarchies.map(|entry| entry.path().join(RUNC_PARENT)) {
+            let _not_there = std::fs::remove_dir(parent);
+        }
+        let _not_there = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(RUNC_PARENT));
     }
 }

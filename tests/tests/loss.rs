@@ -63,12 +63,15 @@ fn a_tiny_ring_with_a_backend() {
     assert_eq!(profile.exported, Some(arrived), "exported is what arrived");
 }
 
-/// Nothing may be lost where the rings have their normal size: the same load at the normal rate.
+/// The same load at the normal rate: no sample is lost. Of the storm's processes and mappings a busy machine may lose
+/// some, counted, but not one in a hundred.
 #[test]
 fn the_normal_rings() {
     let books = books_under_load(&["profile.window_ms=1000"], None);
+    assert!(books.of("profile").lost.is_empty(), "{:#?}", books.of("profile"));
     for (signal, account) in &books.accounts {
-        assert!(account.lost.is_empty(), "{signal}: {account:#?}");
+        let lost: u64 = account.lost.values().sum();
+        assert!(lost * 100 < account.seen, "{signal}: {account:#?}");
     }
     assert!(books.of("process").seen > 100, "the storm was not seen: {:#?}", books.of("process"));
 }

@@ -1,4 +1,5 @@
-// Spends its time in main.turnCarousel, a leaf without a frame of its own, so that main.main is not on its stacks. Usage: carousel SECONDS.
+// Spends its time in main.turnCarousel, a leaf without a frame of its own, so that main.main is not on its stacks.
+// Usage: carousel SECONDS.
 package main
 
 import (
