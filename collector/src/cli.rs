@@ -5,6 +5,7 @@
 mod config;
 mod doctor;
 mod ledger;
+mod output;
 mod profile;
 mod run;
 mod top;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Resolved, Sources, read_file};
+use crate::kernel::survive_truncated_files;
 
 /// Exit codes, in `--help` too.
 mod exit {
@@ -120,6 +122,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
+    if let Err(error) = survive_truncated_files() {
+        output::tell(&format!("kansoku: {error:#}\n"));
+    }
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Profile(arguments) => profile::profile(&arguments),
@@ -129,7 +134,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("kansoku: {error:#}");
+            output::tell(&format!("kansoku: {error:#}\n"));
             ExitCode::from(if error.is::<UsageError>() { exit::USAGE } else { exit::FAILED })
         }
     }

@@ -58,6 +58,7 @@ impl Config {
                 endpoint(resolved, signal).transpose().map(|endpoint| Ok((signal, endpoint?)))
             })
             .collect::<Result<Vec<_>>>()?;
+        crate::export::otlp::check(&endpoints)?;
         let ring_bytes = resolved.integer("profile.sample_ring_bytes");
         if ring_bytes != 0 && !ring_bytes.is_power_of_two() {
             bail!("profile.sample_ring_bytes is {ring_bytes}: use a power of two of at least one page, or 0");

@@ -31,8 +31,11 @@ impl Diagnostics {
         let filter = EnvFilter::try_new(level)
             .with_context(|| format!("log.level is {level:?}: use error, warn, info, debug or trace"))?;
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let text =
-            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).compact();
+        let text = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(is_terminal)
+            .log_internal_errors(false)
+            .compact();
         let registry = tracing_subscriber::registry().with(filter).with(text);
         let Some(endpoint) = otlp_endpoint else {
             registry.try_init().context("the log is set up already")?;

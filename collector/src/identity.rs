@@ -20,7 +20,7 @@ const CGROUPS_MAX: usize = 16_384;
 const SUBJECTS_SWEEP: usize = 4_096;
 
 /// Whose telemetry a record is. The same attributes go on all signals.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// `service.name`
     pub service_name: String,
@@ -28,9 +28,20 @@ pub struct Subject {
     pub container: Option<Container>,
     /// The systemd service, if it is one and not a container.
     pub unit: Option<String>,
+    /// Grows when a container's main process executes another program and so names the service anew.
+    pub revision: u32,
 }
 
 impl Subject {
+    /// What makes it one: two subjects with the same key are the same, under an older and a newer name.
+    pub fn key(&self) -> Key {
+        match (&self.container, &self.unit) {
+            (Some(container), _) => Key::Container(container.id.clone()),
+            (None, Some(unit)) => Key::Unit(unit.clone()),
+            (None, None) => Key::Executable(self.service_name.clone()),
+        }
+    }
+
     /// Resource attributes by the OpenTelemetry semantic conventions, without those of the host.
     pub fn attributes(&self) -> Vec<(&'static str, String)> {
         let mut attributes = vec![("service.name", self.service_name.clone())];
@@ -51,13 +62,23 @@ impl Subject {
 pub struct Identity {
     mount: Option<CgroupMount>,
     cgroups: Cache<u64, Arc<CgroupName>>,
-    subjects: HashMap<Key, Arc<Subject>>,
+    subjects: HashMap<Key, Named>,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-enum Key {
+/// A subject, and the process whose executable names it.
+struct Named {
+    subject: Arc<Subject>,
+    named_by: u32,
+}
+
+/// What makes a subject one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The container's id.
     Container(String),
+    /// The systemd service.
     Unit(String),
+    /// The executable.
     Executable(String),
 }
 
@@ -68,24 +89,32 @@ impl Default for Identity {
 }
 
 impl Identity {
-    /// The subject of a process in a cgroup. `executable` names the service where nothing else does.
-    pub fn subject(&mut self, cgroup: &CgroupName, executable: &str) -> Arc<Subject> {
-        let key = match (&cgroup.container, &cgroup.unit) {
-            (Some(container), _) => Key::Container(container.id.clone()),
-            (None, Some(unit)) => Key::Unit(unit.clone()),
-            (None, None) => Key::Executable(executable.to_owned()),
+    /// The subject of a process in a cgroup. `executable` names the service where nothing else does: a container is
+    /// named by its first process, which is its main process, and anew when that executes another program (a runtime
+    /// joins the container before it executes the container's program).
+    pub fn subject(&mut self, cgroup: &CgroupName, tgid: u32, executable: &str) -> Arc<Subject> {
+        let mut subject = Subject {
+            service_name: executable.to_owned(),
+            container: cgroup.container.clone(),
+            unit: cgroup.unit.clone(),
+            revision: 0,
         };
-        if self.subjects.len() >= SUBJECTS_SWEEP && !self.subjects.contains_key(&key) {
-            self.subjects.retain(|_, subject| Arc::strong_count(subject) > 1);
+        if let (None, Some(unit)) = (&subject.container, &subject.unit) {
+            subject.service_name = unit.trim_end_matches(".service").to_owned();
         }
-        let subject = self.subjects.entry(key).or_insert_with(|| {
-            let service_name = match (&cgroup.container, &cgroup.unit) {
-                (None, Some(unit)) => unit.trim_end_matches(".service").to_owned(),
-                _ => executable.to_owned(),
-            };
-            Arc::new(Subject { service_name, container: cgroup.container.clone(), unit: cgroup.unit.clone() })
-        });
-        Arc::clone(subject)
+        let key = subject.key();
+        if self.subjects.len() >= SUBJECTS_SWEEP && !self.subjects.contains_key(&key) {
+            self.subjects.retain(|_, named| Arc::strong_count(&named.subject) > 1);
+        }
+        let named = self
+            .subjects
+            .entry(key)
+            .or_insert_with(|| Named { subject: Arc::new(subject.clone()), named_by: tgid });
+        if named.named_by == tgid && named.subject.service_name != subject.service_name {
+            subject.revision = named.subject.revision + 1;
+            named.subject = Arc::new(subject);
+        }
+        Arc::clone(&named.subject)
     }
 
     /// What a cgroup's place says. The process helps where the unified hierarchy does not tell: on v1 and hybrid
@@ -112,4 +141,29 @@ fn of_process(tgid: u32) -> Option<CgroupName> {
     let names: Vec<CgroupName> = paths.map(|path| CgroupName::parse(&path)).collect();
     let container = names.iter().find(|name| name.container.is_some());
     container.or_else(|| names.iter().find(|name| name.unit.is_some())).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes of one container, with the executable each has at its turn; expects the last subject's name.
+    fn check(steps: &[(u32, &str)], expected: &str) {
+        let mut identity = Identity::default();
+        let container = Container { id: "a".repeat(64), runtime: None };
+        let cgroup = CgroupName { container: Some(container), unit: None };
+        let names: Vec<_> = steps
+            .iter()
+            .map(|(tgid, executable)| identity.subject(&cgroup, *tgid, executable).service_name.clone())
+            .collect();
+        assert_eq!(names.last().map(String::as_str), Some(expected), "{steps:?}");
+    }
+
+    #[test]
+    fn a_container_is_named_by_its_main_process() {
+        check(&[(7, "nginx")], "nginx");
+        check(&[(7, "runc"), (7, "nginx")], "nginx");
+        check(&[(7, "nginx"), (8, "sh")], "nginx");
+        check(&[(7, "runc"), (8, "sh"), (7, "nginx"), (8, "curl")], "nginx");
+    }
 }

@@ -3,6 +3,7 @@
 //! Data goes one way: `kernel` -> `pipeline` (with `process`, `identity`, `profile`) -> `symbolize` -> `export`.
 
 pub mod agent;
+pub mod arch;
 pub mod cli;
 pub mod config;
 pub mod daemon;

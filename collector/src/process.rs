@@ -259,7 +259,7 @@ impl ProcessTable {
     fn set_subject(&mut self, tgid: u32) {
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
-        process.subject = self.identity.subject(&cgroup, &process.name.executable_name);
+        process.subject = self.identity.subject(&cgroup, tgid, &process.name.executable_name);
     }
 
     fn forget_image(&mut self, tgid: u32) {
@@ -286,7 +286,7 @@ impl ProcessTable {
         let fallback = if scan::is_kernel_thread(task.tgid) { KERNEL } else { comm(task) };
         let name = process_name(task.tgid, fallback, executable);
         let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
-        let subject = self.identity.subject(&cgroup, &name.executable_name);
+        let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name);
         let process = Process {
             tgid: task.tgid,
             start_ticks,

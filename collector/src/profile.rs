@@ -9,6 +9,7 @@ use std::sync::Arc;
 use collector_common::event::Task;
 use collector_common::profile::Sample;
 
+use crate::arch::is_user_code_address;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::{Module, Place, Process, comm};
@@ -141,12 +142,13 @@ fn frames(sample: &Sample<'_>, process: &Process) -> Vec<Frame> {
     let called_from =
         |(index, &address): (usize, &u64)| if index == 0 { address } else { address.saturating_sub(1) };
     let kernel = sample.kernel_stack.iter().enumerate().map(called_from).map(Frame::Kernel);
-    let user = sample.user_stack.iter().enumerate().map(called_from).map(|address| {
-        match process.maps.place(address) {
-            Some(Place::File { module, offset }) => Frame::File { module, offset },
-            Some(Place::Vdso { offset }) => Frame::Vdso(offset),
-            Some(Place::Anonymous) | None => Frame::Anonymous(address),
-        }
+    // Where a function has no frame the walk ends in data: from the first impossible caller on it is no stack.
+    let walked = sample.user_stack.iter().enumerate();
+    let walked = walked.take_while(|&(index, &address)| index == 0 || is_user_code_address(address));
+    let user = walked.map(called_from).map(|address| match process.maps.place(address) {
+        Some(Place::File { module, offset }) => Frame::File { module, offset },
+        Some(Place::Vdso { offset }) => Frame::Vdso(offset),
+        Some(Place::Anonymous) | None => Frame::Anonymous(address),
     });
     kernel.chain(user).collect()
 }

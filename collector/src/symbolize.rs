@@ -13,7 +13,7 @@ mod native;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::identity::Subject;
+use crate::identity::Key;
 use crate::kernel::MappedFiles;
 use crate::process::Module;
 use crate::profile::{Frame, Stack, Window};
@@ -69,10 +69,10 @@ impl Symbolizer {
         self.native.prepare(&window.stacks, &peers);
         let mut locations = HashMap::new();
         let mut profiles: Vec<Profile> = Vec::new();
-        let mut by_subject: HashMap<Arc<Subject>, usize> = HashMap::new();
+        let mut by_subject: HashMap<Key, usize> = HashMap::new();
         for stack in window.stacks {
             let locations = self.locations(&stack, &mut locations);
-            let index = *by_subject.entry(Arc::clone(&stack.subject)).or_insert_with(|| {
+            let index = *by_subject.entry(stack.subject.key()).or_insert_with(|| {
                 profiles.push(Profile {
                     subject: Arc::clone(&stack.subject),
                     start_unix_ns: window.start_unix_ns,
@@ -82,7 +82,11 @@ impl Symbolizer {
                 });
                 profiles.len() - 1
             });
-            profiles[index].samples.push(Sample {
+            let profile = &mut profiles[index];
+            if stack.subject.revision > profile.subject.revision {
+                profile.subject = stack.subject;
+            }
+            profile.samples.push(Sample {
                 process: stack.process,
                 thread_name: stack.thread_name,
                 stack: locations,

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::ConfigArguments;
-use crate::config::{Config, Key, Kind, Value};
+use super::{ConfigArguments, output};
+use crate::config::{Config, Key, Value};
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
@@ -18,10 +18,10 @@ pub(super) enum ConfigCommand {
 
 pub(super) fn config(command: &ConfigCommand) -> Result<ExitCode> {
     match command {
-        ConfigCommand::Print(arguments) => print!("{}", text(arguments)?),
+        ConfigCommand::Print(arguments) => output::print(text(arguments)?.as_bytes())?,
         ConfigCommand::Check(arguments) => {
             arguments.load(Vec::new())?;
-            println!("the configuration is valid");
+            output::print(b"the configuration is valid\n")?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -55,7 +55,6 @@ fn yaml(key: &Key, value: &Value) -> String {
     match value {
         Value::Integer(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
-        Value::Text(text) if matches!(key.kind, Kind::Choice(_)) && !text.is_empty() => text.clone(),
         Value::Text(text) => quoted(text),
         Value::Table(table) => {
             let shown = |value: &str| if key.is_secret { quoted("(secret)") } else { quoted(value) };

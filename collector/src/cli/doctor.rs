@@ -11,7 +11,7 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
-use super::{ConfigArguments, exit, ledger};
+use super::{ConfigArguments, exit, ledger, output};
 use crate::config::Config;
 use crate::kernel::{Hook, Inbox, Kernel, ProgramTime, online_cpus, sample_ring_bytes, sideband_ring_bytes};
 use crate::loss::{Account, Ledger};
@@ -69,11 +69,12 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode> {
     let is_complete = trial.error.is_none()
         && trial.hooks.iter().all(|hook| hook.taken().is_some())
         && checks.iter().all(|check| check.is_good);
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&checks, &trial, frequency_hz, is_complete))?);
+    let text = if arguments.json {
+        serde_json::to_string_pretty(&as_json(&checks, &trial, frequency_hz, is_complete))?
     } else {
-        println!("{}", as_text(&checks, &trial, frequency_hz, is_complete));
-    }
+        as_text(&checks, &trial, frequency_hz, is_complete)
+    };
+    output::print(format!("{text}\n").as_bytes())?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(exit::INCOMPLETE) })
 }
 

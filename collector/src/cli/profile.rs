@@ -1,6 +1,6 @@
 //! `kansoku profile`: one window of some seconds, as a file in the format that its ending names.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use clap::Args;
 use prost::Message;
 
 use super::top::write_atomically;
-use super::{ConfigArguments, UsageError, duration, exit, stop_signal};
+use super::{ConfigArguments, UsageError, duration, exit, output, stop_signal};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::{HostResource, flame_graph, folded::folded, pprof::pprof, profiles_data};
@@ -144,17 +144,18 @@ impl Sink for Collected {
 fn wait(duration: Duration, ledger: &Ledger, is_stopped: impl Fn() -> bool) {
     let (start, is_terminal) = (Instant::now(), std::io::stderr().is_terminal());
     let mut next_progress = start + PROGRESS_INTERVAL;
-    eprintln!("sampling for {}; Ctrl-C ends earlier", humantime::format_duration(duration));
+    output::tell(&format!("sampling for {}; Ctrl-C ends earlier\n", humantime::format_duration(duration)));
     while start.elapsed() < duration && !is_stopped() {
         std::thread::sleep(POLL.min(duration.saturating_sub(start.elapsed())));
         if is_terminal && Instant::now() >= next_progress {
             next_progress += PROGRESS_INTERVAL;
             let (elapsed, all) = (start.elapsed().as_secs(), duration.as_secs());
-            eprint!("\r{elapsed} of {all} s, {} samples ", ledger.account(Signal::Profile).decoded);
+            let samples = ledger.account(Signal::Profile).decoded;
+            output::tell(&format!("\r{elapsed} of {all} s, {samples} samples "));
         }
     }
     if is_terminal {
-        eprintln!("\rsymbolizing                      ");
+        output::tell("\rsymbolizing                      \n");
     }
 }
 
@@ -206,7 +207,7 @@ fn write(
     };
     match path {
         Some(path) if format != Some(Format::Standard) => write_atomically(path, &bytes),
-        _ => std::io::stdout().lock().write_all(&bytes).context("cannot write to standard output"),
+        _ => output::print(&bytes),
     }
 }
 
@@ -241,13 +242,14 @@ fn report(ledger: &Ledger, samples: u64, path: Option<&Path>) {
         .map(|(reason, count)| format!("{count} {}", reason.name()))
         .collect();
     let lost = if lost.is_empty() { "none lost".to_owned() } else { format!("lost: {}", lost.join(", ")) };
-    match path {
+    let text = match path {
         _ if samples == 0 => {
-            eprintln!("no samples of this target ({} seen on the node, {lost}): was it idle?", account.seen)
+            format!("no samples of this target ({} seen on the node, {lost}): was it idle?", account.seen)
         }
-        Some(path) => eprintln!("{samples} samples, {lost}: {}", path.display()),
-        None => eprintln!("{samples} samples, {lost}"),
-    }
+        Some(path) => format!("{samples} samples, {lost}: {}", path.display()),
+        None => format!("{samples} samples, {lost}"),
+    };
+    output::tell(&(text + "\n"));
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::top::Top;
-use super::{ConfigArguments, duration, ledger, stop_signal};
+use super::{ConfigArguments, duration, ledger, output, stop_signal};
 use crate::config::Config;
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
@@ -58,10 +58,10 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         }
         std::thread::sleep(POLL);
     }
-    eprintln!("stopping: what was collected still goes out");
+    output::tell("stopping: what was collected still goes out\n");
     let ledger = Arc::clone(daemon.ledger());
     daemon.stop()?.stop();
-    eprintln!("{}", ledger::text(&ledger.accounts()));
+    output::tell(&format!("{}\n", ledger::text(&ledger.accounts())));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -254,6 +254,8 @@ fn from_json(key: &Key, node: &Json) -> Result<Value> {
             Ok(Value::Table(fields.iter().map(field).collect::<Result<_>>()?))
         }
         (Kind::Table, _) => bail!("{} takes names and values", key.path),
+        // YAML 1.1 reads a bare `off` as false.
+        (Kind::Choice(choices), Json::Bool(false)) if choices.contains(&"off") => parse(key, "off"),
         (_, Json::String(text)) => parse(key, text),
         (_, Json::Number(_) | Json::Bool(_)) => parse(key, &node.to_string()),
         (_, Json::Null) => parse(key, key.default),

@@ -30,7 +30,12 @@ pub fn profiles() -> Vec<Profile> {
         count,
     };
     vec![Profile {
-        subject: Arc::new(Subject { service_name: "app".to_owned(), container: None, unit: None }),
+        subject: Arc::new(Subject {
+            service_name: "app".to_owned(),
+            container: None,
+            unit: None,
+            revision: 0,
+        }),
         start_unix_ns: 1_000_000_000,
         duration_ns: 5_000_000_000,
         period_ns: 10,

@@ -178,6 +178,18 @@ struct Shared {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Checks endpoints without starting anything: URLs, headers, certificates.
+///
+/// # Errors
+/// As [`Exporter::start`].
+pub fn check(endpoints: &[(Signal, Endpoint)]) -> anyhow::Result<()> {
+    let mut clients = Clients::default();
+    for (signal, endpoint) in endpoints {
+        Transport::new(*signal, endpoint, &mut clients).with_context(|| format!("cannot export {signal}"))?;
+    }
+    Ok(())
+}
+
 impl Exporter {
     /// Checks the endpoints, reads their certificates and starts the thread. Connects to nothing yet: a backend that
     /// is down at this moment is met with retries.

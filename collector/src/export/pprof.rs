@@ -133,12 +133,8 @@ impl Builder {
         let name = self.string(&line.function);
         let filename = line.file.as_ref().map_or(0, |file| self.string(file));
         let next = self.functions.len() as u64;
-        let function_id = self.functions.index((name, filename), || proto::Function {
-            id: next,
-            name,
-            system_name: name,
-            filename,
-        });
+        let function_id =
+            self.functions.index((name, filename), || proto::Function { id: next, name, filename });
         proto::Line { function_id: function_id as u64, line: i64::from(line.line) }
     }
 
@@ -255,8 +251,7 @@ mod proto {
         pub id: u64,
         #[prost(int64, tag = "2")]
         pub name: i64,
-        #[prost(int64, tag = "3")]
-        pub system_name: i64,
+        // No system name (3): readers would take it for a mangled name and demangle it again.
         #[prost(int64, tag = "4")]
         pub filename: i64,
     }

@@ -44,7 +44,7 @@ impl HostResource {
 
     /// The resource of the agent itself.
     pub fn of_agent(&self) -> Resource {
-        let agent = Subject { service_name: "kansoku".to_owned(), container: None, unit: None };
+        let agent = Subject { service_name: "kansoku".to_owned(), container: None, unit: None, revision: 0 };
         let mut resource = self.of(&agent);
         resource.attributes.push(attribute("service.version", super::VERSION.to_owned()));
         resource

@@ -118,7 +118,7 @@ impl NativeSymbols {
         let Self { files, symbolizer, functions, window, lines } = self;
         let file = files
             .entry(module.file)
-            .or_insert_with(|| OpenFile { sources: open(module, peers, *lines), used_in_window: *window });
+            .or_insert_with(|| OpenFile { sources: open(module, peers), used_in_window: *window });
         if file.sources.is_empty() {
             return;
         }
@@ -156,13 +156,12 @@ fn new_symbolizer(lines: bool) -> Symbolizer {
     Symbolizer::builder().enable_code_info(lines).enable_inlined_fns(lines).build()
 }
 
-fn open(module: &Module, peers: &Peers, lines: bool) -> Vec<SymbolFile> {
+fn open(module: &Module, peers: &Peers) -> Vec<SymbolFile> {
     let Some(path) = locate(module, peers) else {
         tracing::debug!(path = %module.path, "no way leads to this file any more");
         return Vec::new();
     };
-    // With lines, blazesym itself follows debug links and build ids.
-    let debug = if lines { None } else { debug_file::find(&path, module.file) };
+    let debug = debug_file::find(&path, module.file);
     let own = SymbolFile { path, segments: None };
     let debug = debug.map(|(path, segments)| SymbolFile { path, segments: Some(segments) });
     debug.into_iter().chain([own]).filter(|file| debug_file::is_bounded(&file.path)).collect()
