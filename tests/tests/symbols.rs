@@ -374,8 +374,12 @@ fn broken_files_do_no_harm() {
     for more in [&[][..], &["--lines"]] {
         let stacks = stacks_of(&running, program.directory(), more);
         expect_percent(&stacks, 90, "main", |frame| frame.name == "main");
-        expect_percent(&stacks, 50, "broken files by their offsets", |frame| {
-            frame.name.starts_with("broken-") && frame.name.contains(".so+0x")
+        // About half of the files keep their build id, and one build id has one set of names: those of the file that is
+        // opened first, which may be an intact one.
+        let by_offset = |name: &str| name.starts_with("broken-") && name.contains(".so+0x");
+        expect_percent(&stacks, 20, "broken files by their offsets", |frame| by_offset(&frame.name));
+        expect_percent(&stacks, 50, "broken files by offset or by the intact file's names", |frame| {
+            by_offset(&frame.name) || ["_init", "_end"].contains(&&*frame.name)
         });
     }
     // The daemon too, over several windows.
