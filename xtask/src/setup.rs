@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::command::{exists, run as run_command};
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -19,7 +19,6 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("node", "nodejs"),
     ("perf", "linux-perf"),
     ("runc", "runc"),
-    ("busybox", "busybox-static"),
     ("setpriv", "util-linux"),
     ("xz", "xz-utils"),
 ];

@@ -37,17 +37,17 @@ impl Plan {
     pub const WHOLE: Self = Self {
         is_quick: false,
         background: seconds(3),
-        settle: seconds(12),
+        settle: seconds(5),
         kernel_time_together: seconds(15),
         kernel_time_alone: seconds(15),
-        kernel_time_rounds: 4,
+        kernel_time_rounds: 3,
         agent_cpu_warm_up: seconds(60),
         agent_cpu: seconds(120),
         memory: seconds(600),
         throughput_work: seconds(10),
         throughput_rounds: 6,
-        growth_warm_up: seconds(30),
-        growth: seconds(60),
+        growth_warm_up: seconds(20),
+        growth: seconds(40),
     };
 
     pub const QUICK: Self = Self {
