@@ -18,7 +18,7 @@ pub fn run(workspace: &Path) -> Result<()> {
     std::fs::create_dir_all(&directory).context("cannot make target/picture")?;
     let spin = directory.join("spin");
     let gcc = ["-O1", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-o"];
-    run_command(Command::new("gcc").args(gcc).arg(&spin).arg(workspace.join("xtask/fixtures/spin.c")))?;
+    run_command(Command::new("gcc").args(gcc).arg(&spin).arg(workspace.join("tests/workloads/spin.c")))?;
     let _spin = Demo::start(Command::new(&spin).arg(DEMO_SECONDS))?;
     let _copy = Demo::start(Command::new("dd").args(["if=/dev/urandom", "of=/dev/null", "bs=64k"]))?;
     let docs = workspace.join("docs");

@@ -39,9 +39,9 @@ pub fn build_static_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
     Ok(agent)
 }
 
-/// Compiles the workload `fixtures/spin.c`.
+/// Compiles the workload `tests/workloads/spin.c`.
 pub fn build_spin(vm_dir: &Path) -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/spin.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/spin.c");
     let spin = vm_dir.join("spin");
     // Without the leaf option gcc gives the three functions no frame, and their caller vanishes from the
     // stacks.
