@@ -20,5 +20,11 @@ pub const SAMPLE_RING_BYTES_DEFAULT: u32 = 256 * 1024;
 /// The value of a struct-offset global whose field the daemon could not find.
 pub const OFFSET_UNKNOWN: u32 = u32::MAX;
 
+/// The value of the processor global on x86_64.
+pub const PROCESSOR_X86_64: u32 = 1;
+
+/// The value of the processor global on aarch64.
+pub const PROCESSOR_AARCH64: u32 = 2;
+
 const _: () = assert!(PROCESS_RING_BYTES.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

@@ -5,6 +5,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod arch;
 mod emit;
 mod process;
 mod profile;

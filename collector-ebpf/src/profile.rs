@@ -17,7 +17,7 @@ use collector_common::limits::{STACK_BYTES_MAX, STACK_FRAMES_MAX};
 use collector_common::loss::{KernelCounter, Signal};
 use collector_common::profile::SampleHead;
 
-use crate::{emit, task};
+use crate::{arch, emit, task};
 
 /// Where a sample is laid out: too large for the stack of an eBPF program.
 #[repr(C)]
@@ -61,7 +61,11 @@ unsafe fn send(context: &PerfEventContext, scratch: *mut Scratch) -> bool {
     unsafe {
         let frames = (&raw mut (*scratch).frames).cast::<u8>();
         let user_bytes = user_stack(context, frames);
-        let kernel_bytes = kernel_stack(context, frames.add(user_bytes));
+        // In user mode there is no kernel stack: asking for it would cost a fifth of the sample.
+        let kernel_bytes = match arch::was_in_user_mode(context.as_ptr()) {
+            true => 0,
+            false => kernel_stack(context, frames.add(user_bytes)),
+        };
         let bytes = size_of::<SampleHead>() + user_bytes + kernel_bytes;
         (&raw mut (*scratch).head).write(SampleHead {
             head: task::head(Kind::Sample, bytes as u32),

@@ -2,6 +2,14 @@
 //!
 //! Refuses: everything else; other modules have no `cfg(target_arch)`.
 
+/// What the eBPF side calls this processor.
+#[cfg(target_arch = "x86_64")]
+pub const PROCESSOR: u32 = collector_common::limits::PROCESSOR_X86_64;
+
+/// What the eBPF side calls this processor.
+#[cfg(target_arch = "aarch64")]
+pub const PROCESSOR: u32 = collector_common::limits::PROCESSOR_AARCH64;
+
 /// First address that no user program can have code at: five-level paging on x86_64 leaves 56 bits, aarch64 52.
 #[cfg(target_arch = "x86_64")]
 const USER_ADDRESS_END: u64 = 1 << 56;

@@ -280,6 +280,7 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("SAMPLE_RING", ring_bytes).map_max_entries("PROCESS_RING", PROCESS_RING_BYTES);
     loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
+    loader.override_global("PROCESSOR", &crate::arch::PROCESSOR, true);
     for (global, offset) in offsets {
         loader.override_global(global, offset, true);
     }
