@@ -4,6 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::crash::{DeathRecord, FaultRecord, SignalRecord};
 use crate::limits::COMM_BYTES;
 use crate::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
 use crate::profile::{Sample, SampleHead};
@@ -22,6 +23,12 @@ pub enum Kind {
     Comm = 4,
     /// [`SampleHead`] and its frames
     Sample = 5,
+    /// [`FaultRecord`], of a fault that the process handled before it ended badly
+    Fault = 6,
+    /// [`SignalRecord`]
+    Signal = 7,
+    /// [`DeathRecord`]
+    Death = 8,
 }
 
 /// The first bytes of every record.
@@ -65,6 +72,12 @@ pub enum Event<'a> {
     Comm(&'a CommRecord),
     /// A stack that was on a CPU.
     Sample(Sample<'a>),
+    /// A fault that a process had handled, sent when it ended badly after all.
+    Fault(&'a FaultRecord),
+    /// A fatal signal.
+    Signal(&'a SignalRecord),
+    /// The last thread of a process ended, and not by a plain success.
+    Death(&'a DeathRecord),
 }
 
 impl Event<'_> {
@@ -76,6 +89,9 @@ impl Event<'_> {
             Self::Exit(record) => record.head.time_ns,
             Self::Comm(record) => record.head.time_ns,
             Self::Sample(sample) => sample.head.head.time_ns,
+            Self::Fault(record) => record.head.time_ns,
+            Self::Signal(record) => record.fault.head.time_ns,
+            Self::Death(record) => record.head.time_ns,
         }
     }
 }
@@ -95,6 +111,9 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::Exit as u32 => ExitRecord::ref_from_bytes(bytes).ok().map(Event::Exit),
         kind if kind == Kind::Comm as u32 => CommRecord::ref_from_bytes(bytes).ok().map(Event::Comm),
         kind if kind == Kind::Sample as u32 => Sample::decode(bytes).map(Event::Sample),
+        kind if kind == Kind::Fault as u32 => FaultRecord::ref_from_bytes(bytes).ok().map(Event::Fault),
+        kind if kind == Kind::Signal as u32 => SignalRecord::ref_from_bytes(bytes).ok().map(Event::Signal),
+        kind if kind == Kind::Death as u32 => DeathRecord::ref_from_bytes(bytes).ok().map(Event::Death),
         _ => None,
     }
 }
@@ -126,6 +145,9 @@ mod tests {
             Event::Exit(_) => Kind::Exit,
             Event::Comm(_) => Kind::Comm,
             Event::Sample(_) => Kind::Sample,
+            Event::Fault(_) => Kind::Fault,
+            Event::Signal(_) => Kind::Signal,
+            Event::Death(_) => Kind::Death,
         });
         assert_eq!(kind, expected_kind, "{bytes:?}");
     }
@@ -152,8 +174,15 @@ mod tests {
 
     #[test]
     fn records_of_every_kind() {
-        let exec = ExecRecord { head: head(Kind::Exec as u32, size_of::<ExecRecord>()), task: task() };
-        check(exec.as_bytes(), Some(Kind::Exec));
+        let exit = ExitRecord { head: head(Kind::Exit as u32, size_of::<ExitRecord>()), task: task() };
+        check(exit.as_bytes(), Some(Kind::Exit));
+        let fixed = |kind: Kind, bytes: usize| {
+            [head(kind as u32, bytes).as_bytes(), &std::vec![7; bytes - size_of::<Head>()]].concat()
+        };
+        check(&fixed(Kind::Exec, size_of::<ExecRecord>()), Some(Kind::Exec));
+        check(&fixed(Kind::Fault, size_of::<FaultRecord>()), Some(Kind::Fault));
+        check(&fixed(Kind::Signal, size_of::<SignalRecord>()), Some(Kind::Signal));
+        check(&fixed(Kind::Death, size_of::<DeathRecord>()), Some(Kind::Death));
         check(&sample(2, 1, &[1, 2, 3]), Some(Kind::Sample));
         check(&sample(0, 0, &[]), Some(Kind::Sample));
     }
@@ -161,7 +190,7 @@ mod tests {
     proptest::proptest! {
         /// Any bytes decode or do not, without a panic, and what decodes has the length that it announces.
         #[test]
-        fn any_bytes(kind in 0u32..8, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
+        fn any_bytes(kind in 0u32..10, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
             let mut bytes = bytes;
             if bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&kind.to_le_bytes());

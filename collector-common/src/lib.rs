@@ -3,6 +3,7 @@
 //! Refuses: the standard library, I/O, allocation, and anything that only one of the two sides needs.
 #![no_std]
 
+pub mod crash;
 pub mod event;
 pub mod limits;
 pub mod loss;

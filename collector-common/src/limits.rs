@@ -11,8 +11,57 @@ pub const STACK_BYTES_MAX: usize = STACK_FRAMES_MAX * 8;
 /// Bytes of a task's name, the terminating zero included (`TASK_COMM_LEN`).
 pub const COMM_BYTES: usize = 16;
 
-/// Bytes of the ring for process life events (exec, fork, exit, comm): 4,096 records of at most 64 bytes.
-pub const PROCESS_RING_BYTES: u32 = 256 * 1024;
+/// Bytes of the ring for process life events: 1,700 execs with their arguments, or 16,000 forks and exits.
+pub const PROCESS_RING_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of the ring for deaths and handled faults: 700 of them. Apart from [`DETAIL_RING_BYTES`], so that large
+/// details never cost the count of a death.
+pub const CRASH_RING_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of the ring for the details of fatal signals: 180 of them.
+pub const DETAIL_RING_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Bytes of a program's arguments that are sent with its exec; the daemon reads longer ones from `/proc`.
+pub const ARGUMENT_BYTES_MAX: usize = 512;
+
+/// Registers of `pt_regs`: 21 on x86_64, 34 on aarch64.
+pub const REGISTERS_MAX: usize = 34;
+
+/// Pages of a dying thread's stack that are copied.
+pub const STACK_PAGES_MAX: usize = 5;
+
+/// Bytes of a page of the stack copy. Larger pages are copied in parts.
+pub const STACK_PAGE_BYTES: usize = 4096;
+
+/// Bytes of a dying thread's stack that are copied.
+pub const STACK_MEMORY_BYTES: usize = STACK_PAGES_MAX * STACK_PAGE_BYTES;
+
+/// Threads of a dying process whose names are read.
+pub const THREAD_NAMES_MAX: usize = 64;
+
+/// Names of a current directory's path that are read.
+pub const CWD_NAMES_MAX: usize = 12;
+
+/// Bytes of one name of that path, the terminating zero included.
+pub const CWD_NAME_BYTES: usize = 80;
+
+/// Bytes of a process's standard error that are kept in the kernel, a power of two.
+pub const STDERR_BYTES: usize = 8192;
+
+/// Bytes of one write to standard error that are kept: its end. A power of two.
+pub const STDERR_WRITE_BYTES_MAX: usize = 4096;
+
+/// Parts of one `writev` that are looked at.
+pub const STDERR_PARTS_MAX: usize = 8;
+
+/// Processes whose standard error is kept, the least recent go first.
+pub const STDERR_PROCESSES_MAX: u32 = 512;
+
+/// Processes whose last handled fault is kept, the least recent go first.
+pub const FAULTS_MAX: u32 = 512;
+
+/// Processes whose last sender is kept, the least recent go first.
+pub const SENDERS_MAX: u32 = 4096;
 
 /// Bytes of the sample ring in the object; the daemon sets the real size by CPUs and frequency at load.
 pub const SAMPLE_RING_BYTES_DEFAULT: u32 = 256 * 1024;
@@ -27,4 +76,7 @@ pub const PROCESSOR_X86_64: u32 = 1;
 pub const PROCESSOR_AARCH64: u32 = 2;
 
 const _: () = assert!(PROCESS_RING_BYTES.is_power_of_two());
+const _: () = assert!(CRASH_RING_BYTES.is_power_of_two() && DETAIL_RING_BYTES.is_power_of_two());
+const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.is_power_of_two());
+const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

@@ -14,11 +14,16 @@ pub enum Signal {
     Profile = 2,
     /// The agent's own metrics (made in the daemon only).
     Metric = 3,
+    /// Deaths that were no plain success.
+    Crash = 4,
+    /// Registers, stacks and threads at fatal signals and handled faults: they end in the record of a death.
+    CrashDetail = 5,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Mapping, Self::Profile, Self::Metric];
+    pub const ALL: [Self; 6] =
+        [Self::Process, Self::Mapping, Self::Profile, Self::Metric, Self::Crash, Self::CrashDetail];
 
     /// The name in metrics and tables.
     pub const fn name(self) -> &'static str {
@@ -27,6 +32,8 @@ impl Signal {
             Self::Mapping => "mapping",
             Self::Profile => "profile",
             Self::Metric => "metric",
+            Self::Crash => "crash",
+            Self::CrashDetail => "crash_detail",
         }
     }
 }
@@ -65,11 +72,25 @@ pub enum LossReason {
     Filtered = 13,
     /// Daemon: the user gave this signal no endpoint.
     ExportSwitchedOff = 14,
+    /// Daemon: an end that makes no record by rule, such as a plain non-zero exit of a helper. Only counted.
+    HealthyExit = 15,
+    /// Daemon: too many deaths of one kind in a minute, or too many in all. Counted in the next record of the kind.
+    CrashRateLimited = 16,
+    /// Daemon: the crash reporter was behind by its maximum of deaths.
+    CrashReporterBehind = 17,
+    /// Daemon: the details of a signal whose process did not die.
+    DetailOrphaned = 18,
+    /// Daemon: the record could not be written to the spool, and could not be exported either.
+    SpoolFailed = 19,
+    /// Daemon: the spool was full, the oldest record that still waited for its export went.
+    SpoolEvicted = 20,
+    /// Daemon: the record waits in the spool for the next start.
+    ExportSpooled = 21,
 }
 
 impl LossReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::RingFull,
         Self::ScratchMissing,
         Self::SidebandLost,
@@ -85,6 +106,13 @@ impl LossReason {
         Self::ProcessTableFull,
         Self::Filtered,
         Self::ExportSwitchedOff,
+        Self::HealthyExit,
+        Self::CrashRateLimited,
+        Self::CrashReporterBehind,
+        Self::DetailOrphaned,
+        Self::SpoolFailed,
+        Self::SpoolEvicted,
+        Self::ExportSpooled,
     ];
 
     /// The name in metrics and tables.
@@ -105,6 +133,13 @@ impl LossReason {
             Self::ProcessTableFull => "process_table_full",
             Self::Filtered => "filtered",
             Self::ExportSwitchedOff => "export_switched_off",
+            Self::HealthyExit => "healthy_exit",
+            Self::CrashRateLimited => "crash_rate_limited",
+            Self::CrashReporterBehind => "crash_reporter_behind",
+            Self::DetailOrphaned => "crash_detail_orphan",
+            Self::SpoolFailed => "spool_failed",
+            Self::SpoolEvicted => "spool_evicted",
+            Self::ExportSpooled => "export_spooled",
         }
     }
 }
@@ -128,14 +163,24 @@ impl LossReason {
         match self {
             Self::RingFull | Self::ScratchMissing | Self::SidebandLost => Stage::Kernel,
             Self::Malformed => Stage::Decode,
-            Self::Backlog | Self::WindowFull | Self::ProcessTableFull | Self::Filtered => Stage::Represent,
+            Self::Backlog
+            | Self::WindowFull
+            | Self::ProcessTableFull
+            | Self::Filtered
+            | Self::HealthyExit
+            | Self::CrashRateLimited
+            | Self::CrashReporterBehind
+            | Self::DetailOrphaned => Stage::Represent,
             Self::SymbolizerBehind
             | Self::ExportQueueFull
             | Self::ExportRejected
             | Self::ExportRefused
             | Self::ExportRetryExhausted
             | Self::ExportShutdown
-            | Self::ExportSwitchedOff => Stage::Export,
+            | Self::ExportSwitchedOff
+            | Self::SpoolFailed
+            | Self::SpoolEvicted
+            | Self::ExportSpooled => Stage::Export,
         }
     }
 }

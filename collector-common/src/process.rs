@@ -1,10 +1,11 @@
 //! Records of the life of processes.
 //!
-//! Refuses: what can be looked up later (arguments, environment); only what is gone after the moment is carried.
+//! Refuses: what can be looked up later (environment, long arguments); only what may be gone soon is carried.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::event::{Head, Task};
+use crate::limits::ARGUMENT_BYTES_MAX;
 
 /// A process replaced its image: sent at `sched_process_exec`, when the new name is set and the old maps are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -14,6 +15,12 @@ pub struct ExecRecord {
     pub head: Head,
     /// The process.
     pub task: Task,
+    /// Bytes of all arguments with their terminating zeros; 0 where they could not be read.
+    pub argument_bytes: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The arguments, as many as fit.
+    pub arguments: [u8; ARGUMENT_BYTES_MAX],
 }
 
 /// A process made a child process (new threads are not sent).

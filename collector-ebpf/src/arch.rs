@@ -1,4 +1,4 @@
-//! What depends on the processor, for x86_64 and aarch64: the registers in the context of a perf event.
+//! What depends on the processor, for x86_64 and aarch64: registers, and numbers of system calls.
 //!
 //! One object serves both processors: the daemon says which one it is, and the verifier drops the other branch. Refuses:
 //! any other module knowing the layout of `pt_regs`.
@@ -6,7 +6,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::Global;
-use collector_common::limits::{PROCESSOR_AARCH64, PROCESSOR_X86_64};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use collector_common::limits::{OFFSET_UNKNOWN, PROCESSOR_AARCH64, PROCESSOR_X86_64, REGISTERS_MAX};
+
+use crate::task::{self, TaskPointer};
 
 /// The processor, set by the daemon; 0 where it did not say.
 #[unsafe(no_mangle)]
@@ -31,5 +34,89 @@ pub fn was_in_user_mode(context: *mut c_void) -> bool {
             state & 0xf == 0
         }
         _ => false,
+    }
+}
+
+/// `task_struct.stack`
+#[unsafe(no_mangle)]
+static TASK_STACK: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// Size of `struct pt_regs`, bytes.
+#[unsafe(no_mangle)]
+static PT_REGS_BYTES: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// Sizes of a kernel stack (`THREAD_SIZE`), and what may lie between its top and the registers
+/// (`TOP_OF_KERNEL_STACK_PADDING`, 16 bytes with CONFIG_X86_FRED).
+const KERNEL_STACKS: [(u32, u32); 4] = [(16384, 0), (16384, 16), (32768, 0), (32768, 16)];
+
+/// Positions in `pt_regs`, in words: code segment and stack pointer of x86_64, state and stack pointer of aarch64.
+const X86_64_CODE_SEGMENT: usize = 17;
+const X86_64_STACK_POINTER: usize = 19;
+const AARCH64_STATE: usize = 33;
+const AARCH64_STACK_POINTER: usize = 31;
+
+/// Copies the user registers of the running task and returns its stack pointer; 0 if they could not be found.
+///
+/// They stand at the top of the kernel stack, whose size depends on the kernel's configuration: a candidate is right if
+/// it says that the task came from user mode. The helper for it (`bpf_task_pt_regs`) is of 5.15.
+///
+/// # Safety
+///
+/// `registers` must be writable.
+#[inline(always)]
+pub unsafe fn copy_user_registers(task: TaskPointer, registers: *mut [u64; REGISTERS_MAX]) -> u64 {
+    let bytes = PT_REGS_BYTES.load();
+    let words = registers.cast::<u64>();
+    let Some(stack) = task::read::<*const c_void>(task, TASK_STACK.load()) else { return 0 };
+    for (stack_bytes, padding) in KERNEL_STACKS {
+        // SAFETY: the destination has `REGISTERS_MAX` words, the copies are of 21 and 34; the helper checks the source.
+        unsafe {
+            let source = stack.byte_add((stack_bytes - padding) as usize).byte_sub(bytes as usize);
+            match PROCESSOR.load() {
+                PROCESSOR_X86_64 => {
+                    bpf_probe_read_kernel(registers.cast(), 21 * 8, source);
+                    if words.add(X86_64_CODE_SEGMENT).read() & 3 == 3 {
+                        return words.add(X86_64_STACK_POINTER).read();
+                    }
+                }
+                PROCESSOR_AARCH64 => {
+                    bpf_probe_read_kernel(registers.cast(), 34 * 8, source);
+                    if words.add(AARCH64_STATE).read() & 0xf == 0 {
+                        return words.add(AARCH64_STACK_POINTER).read();
+                    }
+                }
+                _ => return 0,
+            }
+        }
+    }
+    0
+}
+
+/// Which way a system call writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// `write(2)`
+    Plain,
+    /// `writev(2)`
+    Vector,
+}
+
+/// Whether a number of a system call is one that writes (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table).
+#[inline(always)]
+pub fn write_call(number: u64) -> Option<Write> {
+    match (PROCESSOR.load(), number) {
+        (PROCESSOR_X86_64, 1) | (PROCESSOR_AARCH64, 64) => Some(Write::Plain),
+        (PROCESSOR_X86_64, 20) | (PROCESSOR_AARCH64, 66) => Some(Write::Vector),
+        _ => None,
+    }
+}
+
+/// The first three arguments of a system call, from its `pt_regs`.
+#[inline(always)]
+pub fn call_arguments(registers: *const c_void) -> Option<[u64; 3]> {
+    let at = |word: u32| task::read::<u64>(registers, word * 8);
+    match PROCESSOR.load() {
+        PROCESSOR_X86_64 => Some([at(14)?, at(13)?, at(12)?]),
+        PROCESSOR_AARCH64 => Some([at(0)?, at(1)?, at(2)?]),
+        _ => None,
     }
 }

@@ -8,7 +8,9 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
-use collector_common::limits::{PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT};
+use collector_common::limits::{
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT,
+};
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 
 #[map]
@@ -16,6 +18,12 @@ static PROCESS_RING: RingBuf = RingBuf::with_byte_size(PROCESS_RING_BYTES, 0);
 
 #[map]
 static SAMPLE_RING: RingBuf = RingBuf::with_byte_size(SAMPLE_RING_BYTES_DEFAULT, 0);
+
+#[map]
+static CRASH_RING: RingBuf = RingBuf::with_byte_size(CRASH_RING_BYTES, 0);
+
+#[map]
+static DETAIL_RING: RingBuf = RingBuf::with_byte_size(DETAIL_RING_BYTES, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTERS, 0);
@@ -46,6 +54,60 @@ pub fn process_record<T>(record: &T) {
     };
     if result < 0 {
         count(Signal::Process, KernelCounter::RingFull);
+    }
+}
+
+/// Sends a record of a process's life that is too large for this program's stack: `fill` writes it in place.
+///
+/// `fill` must write the head and every field whose bytes mean something; the rest is what an older record left.
+#[inline(always)]
+pub fn process_record_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    in_place(&PROCESS_RING, Signal::Process, fill);
+}
+
+/// Sends a death, as [`process_record_in_place`] does.
+#[inline(always)]
+pub fn death_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    in_place(&CRASH_RING, Signal::Crash, fill);
+}
+
+/// Sends the details of a fatal signal, as [`process_record_in_place`] does.
+#[inline(always)]
+pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    in_place(&DETAIL_RING, Signal::CrashDetail, fill);
+}
+
+/// Sends a detail that stands in a map.
+///
+/// # Safety
+///
+/// `record` must point to an initialised value of a map.
+#[inline(always)]
+pub unsafe fn detail<T>(record: *const T) {
+    count(Signal::CrashDetail, KernelCounter::Seen);
+    // SAFETY: given by the caller.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            core::ptr::addr_of!(DETAIL_RING).cast_mut().cast(),
+            record.cast_mut().cast(),
+            size_of::<T>() as u64,
+            u64::from(BPF_RB_NO_WAKEUP),
+        )
+    };
+    if result < 0 {
+        count(Signal::CrashDetail, KernelCounter::RingFull);
+    }
+}
+
+#[inline(always)]
+fn in_place<T: 'static>(ring: &'static RingBuf, signal: Signal, fill: impl FnOnce(*mut T)) {
+    count(signal, KernelCounter::Seen);
+    match ring.reserve::<T>(0) {
+        Some(mut entry) => {
+            fill(entry.as_mut_ptr());
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => count(signal, KernelCounter::RingFull),
     }
 }
 

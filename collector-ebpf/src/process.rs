@@ -8,8 +8,8 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use collector_common::event::Kind;
 use collector_common::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
 
-use crate::emit;
 use crate::task::{self, TaskPointer};
+use crate::{crash, emit};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(_: BtfTracePointContext) -> i32 {
@@ -53,8 +53,17 @@ pub fn process_comm_raw(context: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn exec() -> i32 {
-    let head = task::head(Kind::Exec, size_of::<ExecRecord>() as u32);
-    emit::process_record(&ExecRecord { head, task: task::current() });
+    crash::on_new_image();
+    emit::process_record_in_place(|record: *mut ExecRecord| {
+        // SAFETY: the ring gave room for one record; each write is to a field of it.
+        unsafe {
+            (&raw mut (*record).head).write(task::head(Kind::Exec, size_of::<ExecRecord>() as u32));
+            (&raw mut (*record).task).write(task::current());
+            let bytes = task::copy_arguments(&raw mut (*record).arguments);
+            (&raw mut (*record).argument_bytes).write(bytes);
+            (&raw mut (*record).padding).write(0);
+        }
+    });
     0
 }
 
@@ -75,6 +84,7 @@ fn fork(child: TaskPointer) -> i32 {
 #[inline(always)]
 fn exit(ending: TaskPointer) -> i32 {
     if task::process_is_over(ending) {
+        crash::on_end(ending);
         let head = task::head(Kind::Exit, size_of::<ExitRecord>() as u32);
         emit::process_record(&ExitRecord { head, task: task::current() });
     }

@@ -7,10 +7,10 @@ use core::ffi::c_void;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
-    bpf_ktime_get_ns, bpf_probe_read_kernel,
+    bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
 use collector_common::event::{Head, Kind, Task};
-use collector_common::limits::{COMM_BYTES, OFFSET_UNKNOWN};
+use collector_common::limits::{ARGUMENT_BYTES_MAX, COMM_BYTES, OFFSET_UNKNOWN};
 
 /// `task_struct.group_leader`
 #[unsafe(no_mangle)]
@@ -30,6 +30,34 @@ static TASK_SIGNAL: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `signal_struct.live`
 #[unsafe(no_mangle)]
 static SIGNAL_LIVE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// `task_struct.mm`
+#[unsafe(no_mangle)]
+static TASK_MM: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `task_struct.thread_pid`
+#[unsafe(no_mangle)]
+static TASK_THREAD_PID: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `task_struct.real_parent`
+#[unsafe(no_mangle)]
+static TASK_REAL_PARENT: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `pid.level`
+#[unsafe(no_mangle)]
+static PID_LEVEL: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `pid.numbers`
+#[unsafe(no_mangle)]
+static PID_NUMBERS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// Size of `struct upid`, bytes.
+#[unsafe(no_mangle)]
+static UPID_BYTES: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `mm_struct.arg_start`
+#[unsafe(no_mangle)]
+static MM_ARG_START: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `mm_struct.arg_end`
+#[unsafe(no_mangle)]
+static MM_ARG_END: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// PID namespaces nest at most this deep (`MAX_PID_NS_LEVEL`).
+const PID_LEVEL_MAX: u32 = 32;
 
 /// A kernel pointer to a `task_struct`.
 pub type TaskPointer = *const c_void;
@@ -77,6 +105,74 @@ pub fn process_of_main_thread(task: TaskPointer) -> Option<u32> {
     (pid == tgid).then_some(tgid)
 }
 
+/// The running task's `task_struct`.
+#[inline(always)]
+pub fn current_pointer() -> TaskPointer {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_task() as TaskPointer }
+}
+
+/// The process id of a task.
+#[inline(always)]
+pub fn process_of(task: TaskPointer) -> Option<u32> {
+    read(task, TASK_TGID.load())
+}
+
+/// The process id of a task's parent.
+#[inline(always)]
+pub fn parent_of(task: TaskPointer) -> Option<u32> {
+    process_of(read(task, TASK_REAL_PARENT.load())?)
+}
+
+/// A task's `signal_struct`.
+#[inline(always)]
+pub fn signal_struct(task: TaskPointer) -> Option<*const c_void> {
+    read(task, TASK_SIGNAL.load())
+}
+
+/// A task's `mm_struct`; `None` for kernel threads and tasks that gave it up already.
+#[inline(always)]
+pub fn mm_struct(task: TaskPointer) -> Option<*const c_void> {
+    read::<*const c_void>(task, TASK_MM.load()).filter(|mm| !mm.is_null())
+}
+
+/// The id of a task's process in its own PID namespace, and how deep that is nested.
+#[inline(always)]
+pub fn namespace_pid(task: TaskPointer) -> Option<(u32, u32)> {
+    let leader = read::<TaskPointer>(task, TASK_GROUP_LEADER.load())?;
+    let pid = read::<*const c_void>(leader, TASK_THREAD_PID.load())?;
+    let level = read::<u32>(pid, PID_LEVEL.load())?;
+    if level > PID_LEVEL_MAX {
+        return None;
+    }
+    let offset = PID_NUMBERS.load().wrapping_add(level.wrapping_mul(UPID_BYTES.load()));
+    Some((read::<u32>(pid, offset)?, level))
+}
+
+/// Copies the arguments of the running program and returns how many bytes they have in all; 0 if they are unreadable.
+///
+/// # Safety
+///
+/// `arguments` must be writable.
+#[inline(always)]
+pub unsafe fn copy_arguments(arguments: *mut [u8; ARGUMENT_BYTES_MAX]) -> u32 {
+    let Some(mm) = mm_struct(current_pointer()) else { return 0 };
+    let (Some(start), Some(end)) = (read::<u64>(mm, MM_ARG_START.load()), read::<u64>(mm, MM_ARG_END.load()))
+    else {
+        return 0;
+    };
+    let bytes = end.wrapping_sub(start);
+    let mut copied = bytes;
+    // SAFETY: a comment as assembly: the verifier must see the bound below on this very register.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) copied) };
+    if copied > ARGUMENT_BYTES_MAX as u64 {
+        copied = ARGUMENT_BYTES_MAX as u64;
+    }
+    // SAFETY: `copied` is at most the size of the destination; the helper checks the source.
+    let result = unsafe { bpf_probe_read_user(arguments.cast(), copied as u32, start as *const c_void) };
+    if result == 0 { bytes as u32 } else { 0 }
+}
+
 /// Whether no thread of the task's process lives any more. Without BTF: whether its main thread is ending.
 #[inline(always)]
 pub fn process_is_over(task: TaskPointer) -> bool {
@@ -99,7 +195,7 @@ pub fn name(source: *const u8) -> [u8; COMM_BYTES] {
 
 /// Reads a field of a kernel struct; `None` if the field's place is unknown or the read faults.
 #[inline(always)]
-fn read<T: Copy>(base: *const c_void, offset: u32) -> Option<T> {
+pub fn read<T: Copy>(base: *const c_void, offset: u32) -> Option<T> {
     if offset == OFFSET_UNKNOWN {
         return None;
     }

@@ -1,0 +1,108 @@
+//! Deaths: who sent the signal, where the thread was, and how the process ended.
+//!
+//! Each hook but one exists twice, as a BTF tracepoint and as a plain raw tracepoint. What is needed at the end only waits in
+//! maps that forget the least recent; a process id that is used again is told apart by the start of its process.
+//! Refuses: signals that end nobody (they return after one comparison), and policy.
+
+mod cwd;
+mod fault;
+mod sender;
+mod stderr;
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::bpf_get_current_uid_gid;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use collector_common::crash::DeathRecord;
+use collector_common::event::Kind;
+use collector_common::limits::OFFSET_UNKNOWN;
+
+use crate::emit;
+use crate::task::{self, TaskPointer};
+
+/// `task_struct.exit_code`
+#[unsafe(no_mangle)]
+static TASK_EXIT_CODE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `signal_struct.group_exit_code`
+#[unsafe(no_mangle)]
+static SIGNAL_GROUP_EXIT_CODE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+#[btf_tracepoint(function = "signal_generate")]
+pub fn crash_sender(context: BtfTracePointContext) -> i32 {
+    sender::on_generate(context.arg(0), context.arg(1), context.arg(2), context.arg(4))
+}
+
+#[raw_tracepoint(tracepoint = "signal_generate")]
+pub fn crash_sender_raw(context: RawTracePointContext) -> i32 {
+    sender::on_generate(context.arg(0), context.arg(1), context.arg(2), context.arg(4))
+}
+
+#[btf_tracepoint(function = "signal_deliver")]
+pub fn crash_signal(context: BtfTracePointContext) -> i32 {
+    fault::on_deliver(&context, context.arg(0), context.arg(1), context.arg(2))
+}
+
+#[raw_tracepoint(tracepoint = "signal_deliver")]
+pub fn crash_signal_raw(context: RawTracePointContext) -> i32 {
+    fault::on_deliver(&context, context.arg(0), context.arg(1), context.arg(2))
+}
+
+/// As a raw tracepoint only: its argument is a number before 6.9 and a task since, which the verifier of BTF tracepoints
+/// does not let a program find out.
+#[raw_tracepoint(tracepoint = "mark_victim")]
+pub fn crash_oom_raw(context: RawTracePointContext) -> i32 {
+    sender::on_victim(context.arg(0))
+}
+
+#[btf_tracepoint(function = "sys_enter")]
+pub fn crash_stderr(context: BtfTracePointContext) -> i32 {
+    stderr::on_call(context.arg(0), context.arg(1))
+}
+
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn crash_stderr_raw(context: RawTracePointContext) -> i32 {
+    stderr::on_call(context.arg(0), context.arg(1))
+}
+
+/// A process runs a new program: what the old one wrote is not its own.
+#[inline(always)]
+pub fn on_new_image() {
+    stderr::forget();
+}
+
+/// The last thread of a process ends. A plain success costs two reads.
+#[inline(always)]
+pub fn on_end(ending: TaskPointer) {
+    let status = status(ending);
+    if status == 0 {
+        return;
+    }
+    let task = task::current();
+    fault::send_handled(task.tgid, task.start_ns);
+    emit::death_in_place(|record: *mut DeathRecord| {
+        let (namespace_pid, namespace_level) = task::namespace_pid(ending).unwrap_or((0, 0));
+        // SAFETY: the ring gave room for one record; each write is to a field of it.
+        unsafe {
+            let ids = bpf_get_current_uid_gid();
+            (&raw mut (*record).head).write(task::head(Kind::Death, size_of::<DeathRecord>() as u32));
+            (&raw mut (*record).task).write(task);
+            (&raw mut (*record).status).write(status);
+            (&raw mut (*record).uid).write(ids as u32);
+            (&raw mut (*record).gid).write((ids >> 32) as u32);
+            (&raw mut (*record).namespace_pid).write(namespace_pid);
+            (&raw mut (*record).namespace_level).write(namespace_level);
+            (&raw mut (*record).parent_tgid).write(task::parent_of(ending).unwrap_or(0));
+            sender::copy(task.tgid, task.start_ns, &raw mut (*record).sender);
+            cwd::copy(ending, record);
+        }
+    });
+}
+
+/// What `wait(2)` will give: the group's code if the whole group was ended, else that of the last thread.
+#[inline(always)]
+fn status(ending: TaskPointer) -> u32 {
+    let group = task::signal_struct(ending)
+        .and_then(|signal| task::read::<u32>(signal, SIGNAL_GROUP_EXIT_CODE.load()))
+        .unwrap_or(0);
+    if group != 0 { group } else { task::read::<u32>(ending, TASK_EXIT_CODE.load()).unwrap_or(0) }
+}

@@ -1,0 +1,137 @@
+//! The last bytes that each process wrote to descriptor 2, in a ring per process.
+//!
+//! The hook is on every system call of the node: all but `write` and `writev` return after one comparison, all other
+//! descriptors after two. The bytes stay in the kernel; the daemon fetches them for a process that died. Refuses:
+//! descriptors that were duplicated from 2, and `sendmsg`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, LruHashMap};
+use collector_common::crash::StderrTail;
+use collector_common::limits::{
+    STDERR_BYTES, STDERR_PARTS_MAX, STDERR_PROCESSES_MAX, STDERR_WRITE_BYTES_MAX,
+};
+
+use crate::arch::{self, Write};
+use crate::task;
+
+/// Standard error.
+const DESCRIPTOR: u64 = 2;
+
+#[map]
+static STDERR: LruHashMap<u32, StderrTail> = LruHashMap::with_max_entries(STDERR_PROCESSES_MAX, 0);
+
+/// Zeros that a new entry of [`STDERR`] starts with. Nobody writes here.
+#[map]
+static EMPTY_STDERR: Array<StderrTail> = Array::with_max_entries(1, 0);
+
+/// `struct iovec`
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Part {
+    base: u64,
+    bytes: u64,
+}
+
+/// The running thread enters a system call.
+#[inline(always)]
+pub fn on_call(registers: *const c_void, number: u64) -> i32 {
+    let Some(write) = arch::write_call(number) else { return 0 };
+    match arch::call_arguments(registers) {
+        Some([DESCRIPTOR, buffer, length]) => keep(write, buffer, length),
+        _ => 0,
+    }
+}
+
+/// Forgets what the running process wrote.
+#[inline(always)]
+pub fn forget() {
+    let (tgid, _) = task::current_ids();
+    if let Some(tail) = STDERR.get_ptr_mut(tgid) {
+        // SAFETY: the look-up gave a valid pointer to a value of the map.
+        unsafe { (&raw mut (*tail).written_bytes).write(0) };
+    }
+}
+
+#[inline(always)]
+fn keep(write: Write, buffer: u64, length: u64) -> i32 {
+    let Some(tail) = tail_of_current() else { return 0 };
+    match write {
+        Write::Plain => append(tail, Part { base: buffer, bytes: length }),
+        Write::Vector => {
+            for index in 0..STDERR_PARTS_MAX as u64 {
+                if index >= length {
+                    break;
+                }
+                let Some(part) = user_part(buffer.wrapping_add(index * size_of::<Part>() as u64)) else {
+                    break;
+                };
+                append(tail, part);
+            }
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn tail_of_current() -> Option<*mut StderrTail> {
+    let (tgid, _) = task::current_ids();
+    let start_ns = task::process_start_ns(task::current_pointer());
+    if STDERR.get_ptr(tgid).is_none() {
+        // The map forgets the least recent by itself; there is no room only while another CPU takes it.
+        let _no_room = STDERR.insert(tgid, EMPTY_STDERR.get(0)?, 0);
+    }
+    let tail = STDERR.get_ptr_mut(tgid)?;
+    // SAFETY: the look-up gave a valid pointer to a value of the map.
+    unsafe {
+        if (*tail).start_ns != start_ns {
+            (&raw mut (*tail).start_ns).write(start_ns);
+            (&raw mut (*tail).written_bytes).write(0);
+        }
+    }
+    Some(tail)
+}
+
+#[inline(always)]
+fn user_part(address: u64) -> Option<Part> {
+    let mut part = Part { base: 0, bytes: 0 };
+    // SAFETY: `part` is writable for its size; the helper checks the source.
+    let result = unsafe {
+        bpf_probe_read_user((&raw mut part).cast(), size_of::<Part>() as u32, address as *const c_void)
+    };
+    (result == 0).then_some(part)
+}
+
+/// Appends the end of a write. Two threads that write at once may mix their bytes, as they may on a terminal.
+#[inline(always)]
+fn append(tail: *mut StderrTail, part: Part) {
+    let skipped = part.bytes.saturating_sub(STDERR_WRITE_BYTES_MAX as u64);
+    let source = part.base.wrapping_add(skipped);
+    let mut bytes = part.bytes - skipped;
+    // SAFETY: a comment as assembly: the verifier must see the bound below on this very register.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) bytes) };
+    if bytes == 0 || bytes > STDERR_WRITE_BYTES_MAX as u64 {
+        return;
+    }
+    // SAFETY: `at` is below `STDERR_BYTES`, and the buffer has room for a whole write behind that. What passes the
+    // ring's end is at most a whole write, and is read again to the start. The helper checks the source.
+    unsafe {
+        let written = (*tail).written_bytes;
+        let at = (written as usize) & (STDERR_BYTES - 1);
+        let data = (&raw mut (*tail).data).cast::<u8>();
+        if bpf_probe_read_user(data.add(at).cast(), bytes as u32, source as *const c_void) != 0 {
+            return;
+        }
+        let room = (STDERR_BYTES - at) as u64;
+        if bytes > room {
+            let mut rest = bytes - room;
+            core::arch::asm!("/* {0} */", inout(reg) rest);
+            if rest <= STDERR_WRITE_BYTES_MAX as u64 {
+                bpf_probe_read_user(data.cast(), rest as u32, source.wrapping_add(room) as *const c_void);
+            }
+        }
+        (&raw mut (*tail).written_bytes).write(written.wrapping_add(bytes));
+    }
+}
