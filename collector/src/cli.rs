@@ -3,6 +3,7 @@
 //! Refuses: work of its own. A subcommand builds options, starts the daemon, and shows what comes out.
 
 mod config;
+mod crash_output;
 mod doctor;
 mod ledger;
 mod output;

@@ -15,6 +15,9 @@ use anyhow::{Context, Result, bail};
 pub use keys::{Key, Kind, keys};
 pub use resolve::{Origin, Resolved, Sources, Value};
 
+use crate::crash::spool::SpoolLimits;
+use crate::crash::verdict::Exits;
+use crate::crash::{CrashOptions, Redactor};
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
 use crate::kernel::KernelOptions;
 use crate::symbolize::SymbolOptions;
@@ -39,6 +42,14 @@ pub struct Config {
     pub resource_attributes: Vec<(String, String)>,
     /// The flame graph of the local view.
     pub flame_graph: PathBuf,
+    /// How deaths become records.
+    pub crash: CrashOptions,
+    /// Where crash records are kept.
+    pub crash_spool: PathBuf,
+    /// How many.
+    pub crash_spool_limits: SpoolLimits,
+    /// What must not leave in crash records.
+    pub redactor: Redactor,
     /// Level of the agent's own log.
     pub log_level: String,
     /// Where the agent's own spans and logs go over OTLP/HTTP.
@@ -52,7 +63,7 @@ impl Config {
     ///
     /// If values contradict each other, or a file that is named does not exist.
     pub fn new(resolved: &Resolved) -> Result<Self> {
-        let endpoints = [Signal::Profiles, Signal::Metrics]
+        let endpoints = [Signal::Profiles, Signal::Metrics, Signal::Logs]
             .into_iter()
             .filter_map(|signal| {
                 endpoint(resolved, signal).transpose().map(|endpoint| Ok((signal, endpoint?)))
@@ -69,6 +80,8 @@ impl Config {
                 sample_ring_bytes: (ring_bytes != 0).then_some(ring_bytes as u32),
                 btf: resolved.text("kernel.btf").into(),
                 log_level: kernel_log_level(resolved.text("kernel.log_level")),
+                watch_crashes: true,
+                keep_stderr: resolved.flag("crash.stderr"),
             },
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
             symbols: SymbolOptions {
@@ -84,6 +97,20 @@ impl Config {
             },
             resource_attributes: resolved.table("resource.attributes").clone().into_iter().collect(),
             flame_graph: resolved.text("local.flame_graph").into(),
+            crash: CrashOptions {
+                exits: match resolved.text("crash.exits") {
+                    "all" => Exits::All,
+                    "none" => Exits::None,
+                    _ => Exits::Main,
+                },
+                records_per_minute: resolved.integer("crash.records_per_minute") as u32,
+            },
+            crash_spool: resolved.text("crash.spool").into(),
+            crash_spool_limits: SpoolLimits {
+                bytes_max: resolved.integer("crash.spool_bytes_max"),
+                files_max: resolved.integer("crash.spool_files_max") as usize,
+            },
+            redactor: Redactor::new(resolved.table("crash.redact")).context("in crash.redact")?,
             log_level: resolved.text("log.level").to_owned(),
             own_telemetry_endpoint: optional(resolved.text("log.otlp_endpoint")).map(str::to_owned),
         })
@@ -194,6 +221,7 @@ mod tests {
             &[
                 (Signal::Profiles, "http://c:4318/v1development/profiles", HttpProtobuf),
                 (Signal::Metrics, "http://c:4318/v1/metrics", HttpProtobuf),
+                (Signal::Logs, "http://c:4318/v1/logs", HttpProtobuf),
             ],
         );
         check(
@@ -205,6 +233,7 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
                 ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "none"),
+                ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "none"),
             ],
             &[(Signal::Profiles, "http://c:4317", Grpc)],
         );

@@ -1,14 +1,18 @@
-//! Wires the threads: pipeline -> symbolizer -> sink, and stops them in that order.
+//! Wires the threads: pipeline -> symbolizer -> sink, and pipeline -> crash reporter -> crash sink. Stops them in that
+//! order.
 //!
 //! Refuses: knowing what the sink does. A command line picks one: the backend, the terminal, or a list.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::crash::record::CrashRecord;
+use crate::crash::{CrashOptions, Crashes, Death, Redactor, Reporter};
 use crate::kernel::{Hook, Kernel, KernelOptions, SampleSource};
 use crate::loss::Ledger;
 use crate::pipeline::{Flush, Pipeline, PipelineOptions};
@@ -17,6 +21,34 @@ use crate::telemetry::Batch;
 
 /// Windows that may wait for the symbolizer.
 const WINDOWS_WAITING_MAX: usize = 2;
+
+/// Deaths that may wait for the reporter: about 6 MiB with their details.
+const DEATHS_WAITING_MAX: usize = 256;
+
+/// How often the crash sink gets a turn when nobody dies.
+const CRASH_TURN: Duration = Duration::from_millis(200);
+
+/// Takes records of deaths.
+pub trait CrashSink: Send {
+    /// Takes one record. Runs on the reporter's thread.
+    fn accept(&mut self, record: CrashRecord);
+
+    /// Does what is due by time.
+    fn turn(&mut self);
+
+    /// Ends it, once the exporter has ended.
+    fn finish(self: Box<Self>);
+}
+
+/// What the crash signal needs.
+pub struct CrashSetup {
+    /// How it works.
+    pub options: CrashOptions,
+    /// What must not leave.
+    pub redactor: Redactor,
+    /// Where records go.
+    pub sink: Box<dyn CrashSink>,
+}
 
 /// Takes symbolized batches.
 pub trait Sink: Send + 'static {
@@ -29,6 +61,7 @@ pub struct Daemon<S> {
     stop: Arc<AtomicBool>,
     pipeline: JoinHandle<()>,
     symbolizer: JoinHandle<S>,
+    reporter: Option<JoinHandle<Box<dyn CrashSink>>>,
     ledger: Arc<Ledger>,
     hooks: Vec<Hook>,
     sample_source: Option<SampleSource>,
@@ -45,6 +78,7 @@ impl<S: Sink> Daemon<S> {
         pipeline: PipelineOptions,
         symbols: SymbolOptions,
         sink: S,
+        crash: Option<CrashSetup>,
         ledger: Arc<Ledger>,
     ) -> Result<Self> {
         let kernel = Kernel::start(kernel, Arc::clone(&ledger))?;
@@ -56,13 +90,22 @@ impl<S: Sink> Daemon<S> {
             .name("symbolize".to_owned())
             .spawn(move || symbolize(&input, symbols, sink, &symbolizer_ledger))
             .context("cannot start the symbolizer's thread")?;
+        let (crashes, reporter) = match crash {
+            Some(setup) => {
+                let (crashes, reporter) = start_reporter(setup, &ledger)?;
+                (Some(crashes), Some(reporter))
+            }
+            None => (None, None),
+        };
         let pipeline_stop = Arc::clone(&stop);
         let pipeline_ledger = Arc::clone(&ledger);
         let pipeline = Builder::new()
             .name("pipeline".to_owned())
-            .spawn(move || Pipeline::new(kernel, pipeline, output, pipeline_ledger).run(&pipeline_stop))
+            .spawn(move || {
+                Pipeline::new(kernel, pipeline, crashes, output, pipeline_ledger).run(&pipeline_stop)
+            })
             .context("cannot start the pipeline's thread")?;
-        Ok(Self { stop, pipeline, symbolizer, ledger, hooks, sample_source })
+        Ok(Self { stop, pipeline, symbolizer, reporter, ledger, hooks, sample_source })
     }
 
     /// What was tried and taken to hook into the kernel.
@@ -77,7 +120,8 @@ impl<S: Sink> Daemon<S> {
 
     /// Whether a thread ended by itself, which only a bug makes it do.
     pub fn has_failed(&self) -> bool {
-        self.pipeline.is_finished() || self.symbolizer.is_finished()
+        let has_reporter_failed = self.reporter.as_ref().is_some_and(JoinHandle::is_finished);
+        self.pipeline.is_finished() || self.symbolizer.is_finished() || has_reporter_failed
     }
 
     /// The books.
@@ -85,18 +129,54 @@ impl<S: Sink> Daemon<S> {
         &self.ledger
     }
 
-    /// Detaches from the kernel, lets everything that was seen go through, and gives the sink back.
+    /// Detaches from the kernel, lets everything that was seen go through, and gives the sinks back.
     ///
     /// # Errors
     ///
     /// If a thread panicked: its name is in the error.
-    pub fn stop(self) -> Result<S> {
+    pub fn stop(self) -> Result<(S, Option<Box<dyn CrashSink>>)> {
         self.stop.store(true, Ordering::Relaxed);
         self.pipeline.thread().unpark();
         let pipeline = self.pipeline.join();
         let sink = self.symbolizer.join();
+        let crash_sink = self.reporter.map(JoinHandle::join).transpose();
         pipeline.map_err(|_| anyhow::anyhow!("the pipeline's thread panicked: please report this"))?;
-        sink.map_err(|_| anyhow::anyhow!("the symbolizer's thread panicked: please report this"))
+        let sink =
+            sink.map_err(|_| anyhow::anyhow!("the symbolizer's thread panicked: please report this"))?;
+        let crash_sink = crash_sink
+            .map_err(|_| anyhow::anyhow!("the crash reporter's thread panicked: please report this"))?;
+        Ok((sink, crash_sink))
+    }
+}
+
+/// Starts the thread that turns deaths into records. It ends when the pipeline lets go of its end.
+fn start_reporter(
+    setup: CrashSetup,
+    ledger: &Arc<Ledger>,
+) -> Result<(Crashes, JoinHandle<Box<dyn CrashSink>>)> {
+    let (output, input) = sync_channel(DEATHS_WAITING_MAX);
+    let crashes = Crashes::new(setup.options, output, Arc::clone(ledger));
+    let CrashSetup { redactor, sink, .. } = setup;
+    let reporter = Builder::new()
+        .name("crash".to_owned())
+        .spawn(move || report(&input, redactor, sink))
+        .context("cannot start the crash reporter's thread")?;
+    Ok((crashes, reporter))
+}
+
+fn report(
+    input: &Receiver<Box<Death>>,
+    redactor: Redactor,
+    mut sink: Box<dyn CrashSink>,
+) -> Box<dyn CrashSink> {
+    let mut reporter = Reporter::new(redactor);
+    loop {
+        match input.recv_timeout(CRASH_TURN) {
+            Ok(death) => sink.accept(reporter.record(&death)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return sink,
+        }
+        sink.turn();
     }
 }
 

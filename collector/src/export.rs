@@ -8,15 +8,19 @@ mod fixture;
 pub mod flame_graph;
 pub mod folded;
 pub mod otlp;
+mod otlp_logs;
 mod otlp_metrics;
 mod otlp_profiles;
+mod outbox;
 pub mod pprof;
 mod resource;
 mod table;
 
 pub use backend::Backend;
+pub use otlp_logs::{logs_request, stack_trace};
 pub use otlp_metrics::metrics_request;
 pub use otlp_profiles::{profiles_data, profiles_request};
+pub use outbox::{Outbox, Receipts};
 pub use resource::HostResource;
 
 /// Name of the instrumentation scope on everything that is exported.

@@ -9,11 +9,13 @@ mod cgroup_path;
 mod heap;
 mod hook;
 mod inbox;
+mod layout;
 mod mapped_files;
 mod object;
 mod online;
 mod sampler;
 mod sideband;
+mod stderr_tails;
 
 pub use bus_error::{pages_replaced, survive_truncated_files};
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
@@ -25,3 +27,4 @@ pub use object::{Kernel, KernelOptions, ProgramTime};
 pub use online::online_cpus;
 pub use sampler::{SampleSource, sample_ring_bytes};
 pub use sideband::{FileId, MappingEvent, SidebandEvent, sideband_ring_bytes};
+pub use stderr_tails::{StderrTails, Tail};

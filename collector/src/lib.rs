@@ -6,6 +6,7 @@ pub mod agent;
 pub mod arch;
 pub mod cli;
 pub mod config;
+pub mod crash;
 pub mod daemon;
 pub mod diagnostics;
 pub mod export;

@@ -16,6 +16,7 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Book {
     seen: AtomicU64,
+    carried: AtomicU64,
     decoded: AtomicU64,
     represented: AtomicU64,
     exported: AtomicU64,
@@ -54,6 +55,13 @@ impl Ledger {
         self.book(signal).seen.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Adds records of an earlier run that wait for their export still: seen, decoded and represented there.
+    pub fn carried_over(&self, signal: Signal, count: u64) {
+        self.book(signal).carried.fetch_add(count, Ordering::Relaxed);
+        self.decoded(signal, count);
+        self.represented(signal, count);
+    }
+
     /// Adds to what became typed events.
     pub fn decoded(&self, signal: Signal, count: u64) {
         self.book(signal).decoded.fetch_add(count, Ordering::Relaxed);
@@ -84,7 +92,7 @@ impl Ledger {
             .collect();
         Account {
             signal,
-            seen: book.seen.load(Ordering::Relaxed),
+            seen: book.seen.load(Ordering::Relaxed) + book.carried.load(Ordering::Relaxed),
             decoded: book.decoded.load(Ordering::Relaxed),
             represented: book.represented.load(Ordering::Relaxed),
             exported: book.exported.load(Ordering::Relaxed),
@@ -108,9 +116,10 @@ impl Account {
         self.lost.iter().filter(|(reason, _)| reason.stage() == stage).map(|&(_, count)| count).sum()
     }
 
-    /// Whether the signal's records leave the agent. Process and mapping records feed the live state and end there.
+    /// Whether the signal's records leave the agent. Process and mapping records and the
+    /// details of crashes feed the live state and end there.
     pub fn is_exported(&self) -> bool {
-        matches!(self.signal, Signal::Profile | Signal::Metric)
+        matches!(self.signal, Signal::Profile | Signal::Metric | Signal::Crash)
     }
 
     /// The records that no equation explains: 0 for books that balance. In a running agent, records on their way

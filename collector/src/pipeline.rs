@@ -12,6 +12,7 @@ use collector_common::event::Event;
 use collector_common::profile::Sample;
 
 use crate::agent::AgentMetrics;
+use crate::crash::{Clocks, Crashes};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
@@ -77,6 +78,7 @@ pub struct Pipeline {
     inbox: Inbox,
     processes: ProcessTable,
     profile: Profile,
+    crashes: Option<Crashes>,
     metrics: AgentMetrics,
     options: PipelineOptions,
     output: SyncSender<Flush>,
@@ -85,13 +87,16 @@ pub struct Pipeline {
     cpu_check_ns: u64,
     reap_ns: u64,
     started_ns: u64,
+    ends: u64,
 }
 
 impl Pipeline {
-    /// A pipeline over what is attached already. Flushed windows go to `output`.
+    /// A pipeline over what is attached already. Flushed windows go to `output`; deaths are counted as unwanted where
+    /// there is nobody for them.
     pub fn new(
         kernel: Kernel,
         options: PipelineOptions,
+        crashes: Option<Crashes>,
         output: SyncSender<Flush>,
         ledger: Arc<Ledger>,
     ) -> Self {
@@ -102,6 +107,7 @@ impl Pipeline {
             inbox: Inbox::default(),
             processes,
             profile: Profile::new(options.frequency_hz, options.stacks_max, Arc::clone(&ledger)),
+            crashes,
             metrics: AgentMetrics::default(),
             kernel,
             options,
@@ -111,6 +117,7 @@ impl Pipeline {
             cpu_check_ns: now_ns,
             reap_ns: now_ns,
             started_ns: now_ns,
+            ends: 0,
         }
     }
 
@@ -123,6 +130,9 @@ impl Pipeline {
         self.kernel.detach();
         std::thread::sleep(SETTLE);
         while self.drain(u64::MAX) {}
+        if let Some(crashes) = &mut self.crashes {
+            crashes.turn(u64::MAX);
+        }
         self.flush(monotonic_ns(), true);
     }
 
@@ -136,6 +146,9 @@ impl Pipeline {
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
         }
+        if let Some(crashes) = &mut self.crashes {
+            crashes.turn(now_ns);
+        }
         if now_ns.saturating_sub(self.reap_ns) >= REAP_NS {
             self.reap_ns = now_ns;
             self.processes.reap(now_ns);
@@ -148,15 +161,31 @@ impl Pipeline {
     /// Takes what arrived and applies what is due; returns whether more may be left in the rings.
     fn drain(&mut self, until_ns: u64) -> bool {
         let is_more = self.kernel.drain(&mut self.inbox);
-        let Self { inbox, processes, profile, options, ledger, .. } = self;
+        let Self { kernel, inbox, processes, profile, crashes, options, ledger, ends, .. } = self;
+        let clocks = clocks();
         inbox.apply_until(until_ns, |arrival| match arrival {
             Arrival::Sideband(event) => processes.on_sideband(event),
-            Arrival::Ring(Event::Exec(record)) => processes.on_exec(&record.task),
+            Arrival::Ring(Event::Exec(record)) => processes.on_exec(record),
             Arrival::Ring(Event::Fork(record)) => {
                 processes.on_fork(&record.task, record.child_tgid, record.child_start_ns);
             }
-            Arrival::Ring(Event::Exit(record)) => processes.on_exit(&record.task, record.head.time_ns),
+            Arrival::Ring(Event::Exit(record)) => {
+                *ends += 1;
+                processes.on_exit(&record.task, record.head.time_ns);
+            }
             Arrival::Ring(Event::Comm(record)) => processes.on_comm(&record.task),
+            Arrival::Ring(Event::Fault(record)) => match crashes {
+                Some(crashes) => crashes.on_fault(record),
+                None => ledger.lost(Signal::CrashDetail, LossReason::Filtered, 1),
+            },
+            Arrival::Ring(Event::Signal(record)) => match crashes {
+                Some(crashes) => crashes.on_signal(record),
+                None => ledger.lost(Signal::CrashDetail, LossReason::Filtered, 1),
+            },
+            Arrival::Ring(Event::Death(record)) => match crashes {
+                Some(crashes) => crashes.on_death(record, processes, kernel.stderr_tails(), &clocks),
+                None => ledger.lost(Signal::Crash, LossReason::Filtered, 1),
+            },
             Arrival::Ring(Event::Sample(sample)) => {
                 observe(&sample, processes, profile, &options.filter, ledger);
             }
@@ -170,7 +199,8 @@ impl Pipeline {
         let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
-        let metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let points: u64 = metrics.iter().map(|metric| metric.points.len() as u64).sum();
         self.ledger.seen(Signal::Metric, points);
         self.ledger.decoded(Signal::Metric, points);
@@ -225,6 +255,17 @@ fn observe(
 fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// How far the kernel's clocks are from the epoch now.
+fn clocks() -> Clocks {
+    let boottime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let boottime_ns = boottime.tv_sec as u64 * 1_000_000_000 + boottime.tv_nsec as u64;
+    let unix_ns = unix_ns();
+    Clocks {
+        monotonic_to_unix_ns: unix_ns.saturating_sub(monotonic_ns()),
+        boottime_to_unix_ns: unix_ns.saturating_sub(boottime_ns),
+    }
 }
 
 fn unix_ns() -> u64 {

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use collector_common::event::Task;
+use collector_common::process::ExecRecord;
 pub use maps::{CodeMap, Place};
 pub use module::{Module, ModuleId, Modules, Witness};
 
@@ -51,6 +52,8 @@ pub struct Process {
     pub maps: CodeMap,
     /// Whose it is.
     pub subject: Arc<Subject>,
+    /// Its arguments, each ended by a zero, as far as they are known.
+    pub arguments: Arc<[u8]>,
     cgroup_id: u64,
     ended: bool,
     refresh_due_ns: u64,
@@ -136,9 +139,15 @@ impl ProcessTable {
         self.processes.get_mut(&task.tgid)
     }
 
+    /// A process by its id, if it is known.
+    pub fn get(&self, tgid: u32) -> Option<&Process> {
+        self.processes.get(&tgid)
+    }
+
     /// A process runs a new program. Its mappings came before, with the side-band; without one they are read from
     /// `/proc` when a sample needs them.
-    pub fn on_exec(&mut self, task: &Task) {
+    pub fn on_exec(&mut self, record: &ExecRecord) {
+        let task = &record.task;
         if !self.has_sideband {
             self.forget_image(task.tgid);
         }
@@ -146,6 +155,7 @@ impl ProcessTable {
         if process.name.executable_path.is_none() {
             process.name = process_name(task.tgid, comm(task), None);
         }
+        process.arguments = arguments(record);
         // A runtime joins the container's cgroup before it executes the container's program.
         self.set_subject(task.tgid);
         self.count(true);
@@ -169,6 +179,7 @@ impl ProcessTable {
             name: Arc::new(ProcessName { pid: child_tgid, ..(*parent_process.name).clone() }),
             maps: parent_process.maps.clone(),
             subject: Arc::clone(&parent_process.subject),
+            arguments: Arc::clone(&parent_process.arguments),
             cgroup_id: parent_process.cgroup_id,
             ended: false,
             refresh_due_ns: 0,
@@ -276,10 +287,18 @@ impl ProcessTable {
         let maps =
             is_same.then(|| scan::code_map(task.tgid, &mut self.modules)).flatten().unwrap_or_default();
         let executable = is_same.then(|| scan::executable(task.tgid)).flatten();
-        self.insert(task, start_ticks, maps, executable.as_deref())
+        let arguments = is_same.then(|| scan::arguments(task.tgid)).flatten().unwrap_or_default();
+        self.insert(task, start_ticks, maps, executable.as_deref(), arguments)
     }
 
-    fn insert(&mut self, task: &Task, start_ticks: u64, maps: CodeMap, executable: Option<&str>) -> bool {
+    fn insert(
+        &mut self,
+        task: &Task,
+        start_ticks: u64,
+        maps: CodeMap,
+        executable: Option<&str>,
+        arguments: Arc<[u8]>,
+    ) -> bool {
         if self.processes.len() >= PROCESSES_MAX && !self.processes.contains_key(&task.tgid) {
             return false;
         }
@@ -293,6 +312,7 @@ impl ProcessTable {
             name,
             maps,
             subject,
+            arguments,
             cgroup_id: task.cgroup_id,
             ended: false,
             refresh_due_ns: 0,
@@ -315,6 +335,15 @@ impl Process {
     /// Ticks are compared with a tolerance of one: the kernel rounds where `/proc` does.
     fn is_same(&self, start_ticks: u64) -> bool {
         start_ticks == 0 || self.start_ticks == 0 || self.start_ticks.abs_diff(start_ticks) <= 1
+    }
+}
+
+/// The arguments that came with an exec; those that were too long for the record are read from `/proc`.
+fn arguments(record: &ExecRecord) -> Arc<[u8]> {
+    let bytes = record.argument_bytes as usize;
+    match record.arguments.get(..bytes) {
+        Some(whole) => whole.into(),
+        None => scan::arguments(record.task.tgid).unwrap_or_else(|| record.arguments.as_slice().into()),
     }
 }
 

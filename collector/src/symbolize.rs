@@ -11,17 +11,18 @@ mod locate;
 mod native;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::identity::Key;
+use crate::identity::{Key, Subject};
 use crate::kernel::MappedFiles;
 use crate::process::Module;
 use crate::profile::{Frame, Stack, Window};
-use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample};
+use crate::telemetry::{FrameKind, Line, Location, Mapping, ProcessName, Profile, Sample};
 
 use jit::JitSymbols;
 use kernel_symbols::KernelSymbols;
-use locate::Peers;
+use locate::{Peers, locate};
 use native::NativeSymbols;
 
 /// What names are wanted.
@@ -95,6 +96,33 @@ impl Symbolizer {
         }
         self.end_window();
         profiles
+    }
+
+    /// Names the frames of one stack, innermost first; a window of its own.
+    pub fn locations_of(
+        &mut self,
+        process: &Arc<ProcessName>,
+        subject: &Arc<Subject>,
+        thread_name: &str,
+        frames: Vec<Frame>,
+    ) -> Vec<Arc<Location>> {
+        let stack = Stack {
+            process: Arc::clone(process),
+            subject: Arc::clone(subject),
+            thread_name: thread_name.into(),
+            frames,
+            count: 1,
+        };
+        let stacks = [stack];
+        self.native.prepare(&stacks, &Peers::of(&stacks));
+        let locations = self.locations(&stacks[0], &mut HashMap::new());
+        self.end_window();
+        locations
+    }
+
+    /// Where the file of a module can be opened now; `None` if no way leads there any more.
+    pub fn path_of(&self, module: &Module) -> Option<PathBuf> {
+        locate(module, &Peers::default())
     }
 
     /// Drops what recent windows did not use.

@@ -821,7 +821,7 @@ impl Export {
         let ledger: Arc<Mutex<Vec<_>>> = Arc::default();
         let report: Report = {
             let ledger = Arc::clone(&ledger);
-            Arc::new(move |signal, outcome| ledger.lock().unwrap().push((signal, outcome)))
+            Arc::new(move |signal, outcome, _| ledger.lock().unwrap().push((signal, outcome)))
         };
         let exporter = Exporter::start(endpoints, limits, report).unwrap();
         Export { exporter, ledger }
@@ -992,7 +992,7 @@ fn request() -> ExportProfilesServiceRequest {
 }
 
 fn payload(signal: Signal, records: u64) -> Payload {
-    Payload { items: records, signal, body: request().encode_to_vec().into(), records }
+    Payload { items: records, signal, body: request().encode_to_vec().into(), records, ticket: 0 }
 }
 
 fn dropped(records: u64, reason: DropReason) -> Outcome {

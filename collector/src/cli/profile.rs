@@ -16,6 +16,7 @@ use super::{ConfigArguments, UsageError, duration, exit, output, stop_signal};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::{HostResource, flame_graph, folded::folded, pprof::pprof, profiles_data};
+use crate::kernel::KernelOptions;
 use crate::kernel::{CgroupMount, cgroup_id_of};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::pipeline::{Filter, PipelineOptions};
@@ -72,14 +73,16 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         statistics_always: false,
     };
     let ledger = Arc::new(Ledger::default());
+    // A profile needs to know what runs, not how it dies.
+    let kernel = KernelOptions { watch_crashes: false, keep_stderr: false, ..config.kernel };
     let daemon =
-        Daemon::start(&config.kernel, options, config.symbols, Collected::default(), Arc::clone(&ledger))?;
+        Daemon::start(&kernel, options, config.symbols, Collected::default(), None, Arc::clone(&ledger))?;
     let Some(source) = daemon.sample_source() else {
         bail!("no CPU can be sampled here; `kansoku doctor` says why");
     };
     let title = format!("on CPU, {}", source.name());
     wait(arguments.duration, &ledger, || stop.load(Ordering::Relaxed) || daemon.has_failed());
-    let profiles = daemon.stop()?.profiles;
+    let (Collected { profiles, .. }, _no_crashes) = daemon.stop()?;
     let samples: u64 = profiles.iter().map(Profile::sample_count).sum();
     if samples > 0 || matches!(format, Some(Format::Folded | Format::Standard)) {
         write(

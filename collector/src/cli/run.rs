@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
+use super::crash_output::{CrashOutput, RecentCrashes};
 use super::top::Top;
 use super::{ConfigArguments, duration, ledger, output, stop_signal};
 use crate::config::Config;
-use crate::daemon::{Daemon, Sink};
+use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::Backend;
 use crate::loss::Ledger;
@@ -48,8 +49,11 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         stacks_max: STACKS_MAX,
         statistics_always: arguments.statistics,
     };
-    let output = Output::start(&config, Arc::clone(&ledger))?;
-    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, ledger)?;
+    let recent = RecentCrashes::default();
+    let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
+    let crash_sink = Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger)));
+    let crash = CrashSetup { options: config.crash, redactor: config.redactor, sink: crash_sink };
+    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, Some(crash), ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);
     while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
@@ -60,7 +64,11 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     output::tell("stopping: what was collected still goes out\n");
     let ledger = Arc::clone(daemon.ledger());
-    daemon.stop()?.stop();
+    let (output, crash_sink) = daemon.stop()?;
+    output.stop();
+    if let Some(crash_sink) = crash_sink {
+        crash_sink.finish();
+    }
     output::tell(&format!("{}\n", ledger::text(&ledger.accounts())));
     Ok(ExitCode::SUCCESS)
 }
@@ -81,15 +89,15 @@ fn warn_of_missing(daemon: &Daemon<Output>) {
 }
 
 /// Where batches go.
-enum Output {
+pub(super) enum Output {
     Backend(Backend),
     Terminal(Box<Top>),
 }
 
 impl Output {
-    fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Self> {
+    fn start(config: &Config, recent: &RecentCrashes, ledger: Arc<Ledger>) -> Result<Self> {
         if config.endpoints.is_empty() {
-            return Ok(Self::Terminal(Box::new(Top::new(config))));
+            return Ok(Self::Terminal(Box::new(Top::new(config, recent.clone()))));
         }
         for (signal, endpoint) in &config.endpoints {
             tracing::info!(%signal, url = %endpoint.url, "exporting");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::crash_output::RecentCrashes;
 use crate::config::Config;
 use crate::daemon::Sink;
 use crate::export::flame_graph;
@@ -27,10 +28,12 @@ const FUNCTIONS_SHOWN: usize = 4;
 const STACKS_SHOWN: usize = 5;
 const STACK_FRAMES_SHOWN: usize = 6;
 const NAME_CHARS_MAX: usize = 48;
+const SUMMARY_CHARS_MAX: usize = 120;
 
 /// The local view's state.
 pub(super) struct Top {
     recent: VecDeque<Vec<Profile>>,
+    crashes: RecentCrashes,
     windows_kept: usize,
     flame_graph: PathBuf,
     frequency_hz: u32,
@@ -40,10 +43,11 @@ pub(super) struct Top {
 }
 
 impl Top {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, crashes: RecentCrashes) -> Self {
         let windows = FLAME_GRAPH_SPAN.as_millis() / config.window.as_millis().max(1);
         Self {
             recent: VecDeque::new(),
+            crashes,
             windows_kept: (windows as usize).clamp(1, 64),
             flame_graph: config.flame_graph.clone(),
             frequency_hz: config.kernel.frequency_hz,
@@ -113,6 +117,19 @@ impl Top {
         text += "\n CPU %  HOTTEST STACKS (root > leaf)\n";
         for (cpu, process, stack) in hottest_stacks(profiles) {
             text += &format!("{cpu:6.1}  {process}: {stack}\n");
+        }
+        let crashes = self.crashes.read();
+        if !crashes.is_empty() {
+            text += "\n TIME (UTC)  LAST CRASHES (kansoku crashes show ID)\n";
+        }
+        for crash in crashes {
+            let time = crash
+                .id
+                .get(9..15)
+                .map_or_else(String::new, |time| format!("{}:{}:{}", &time[..2], &time[2..4], &time[4..]));
+            let summary: String = crash.summary.escape_debug().take(SUMMARY_CHARS_MAX).collect();
+            text +=
+                &format!(" {time}    {} ({}) {summary}\n", crash.process.executable_name, crash.process.pid);
         }
         text
     }

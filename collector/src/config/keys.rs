@@ -38,7 +38,7 @@ const PROTOCOLS: Kind = Kind::Choice(&["http/protobuf", "grpc"]);
 const COMPRESSIONS: Kind = Kind::Choice(&["none", "gzip", "zstd"]);
 
 /// Signals with their own OTLP keys.
-const SIGNALS: [&str; 2] = ["profiles", "metrics"];
+const SIGNALS: [&str; 3] = ["profiles", "metrics", "logs"];
 
 /// All keys, in the order in which they are printed.
 pub fn keys() -> Vec<Key> {
@@ -72,6 +72,46 @@ pub fn keys() -> Vec<Key> {
             Kind::Integer(1 << 16, 1 << 34),
             "8388608",
             "Bytes of function names that are remembered.",
+        ),
+        key(
+            "crash.spool",
+            Kind::Text,
+            "/var/lib/kansoku/crashes",
+            "Directory of crash records, one JSON file each. They outlive the agent and are exported once.",
+        ),
+        key(
+            "crash.spool_bytes_max",
+            Kind::Integer(1 << 16, 1 << 40),
+            "67108864",
+            "Bytes of crash records that are kept; the oldest go first.",
+        ),
+        key("crash.spool_files_max", Kind::Integer(1, 100_000), "1000", "Crash records that are kept."),
+        key(
+            "crash.exits",
+            Kind::Choice(&["main", "all", "none"]),
+            "main",
+            "Which non-zero exits make a crash record. main: those of main processes of containers and services, and \
+             those with a runtime's last words on standard error. All are counted.",
+        ),
+        key(
+            "crash.records_per_minute",
+            Kind::Integer(1, 10_000),
+            "10",
+            "Records of deaths of one kind in a minute. The rest is counted in the next record of the kind.",
+        ),
+        key(
+            "crash.redact",
+            Kind::Table,
+            "{}",
+            "Names and regular expressions of what must not leave in command lines and standard error, beside what \
+             looks like credentials.",
+        ),
+        key(
+            "crash.stderr",
+            Kind::Flag,
+            "true",
+            "Keep the last 8 KiB that each process writes to standard error, for its crash record. Costs some tens of \
+             nanoseconds on every system call of the node.",
         ),
         key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
         key(

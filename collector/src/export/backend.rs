@@ -2,15 +2,16 @@
 //!
 //! Refuses: waiting for the backend; that is the exporter's own queue.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use prost::Message;
 
 use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
-use super::{HostResource, metrics_request, profiles_request};
+use super::{HostResource, Outbox, Receipts, metrics_request, profiles_request};
 use crate::config::Config;
+use crate::crash::spool::Spool;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::telemetry::{Batch, Metric, Profile};
 
@@ -26,6 +27,7 @@ pub struct Backend {
     host: HostResource,
     takes: Vec<otlp::Signal>,
     start_unix_ns: u64,
+    receipts: Receipts,
     ledger: Arc<Ledger>,
 }
 
@@ -37,12 +39,16 @@ impl Backend {
     /// For endpoints that can never work: bad URLs, unreadable certificates.
     pub fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Self> {
         let report_to = Arc::clone(&ledger);
-        let report = Arc::new(move |signal, outcome| report(&report_to, signal, outcome));
+        let receipts = Receipts::default();
+        let hand_in = Arc::clone(&receipts);
+        let report =
+            Arc::new(move |signal, outcome, ticket| report(&report_to, &hand_in, signal, outcome, ticket));
         Ok(Self {
             exporter: Exporter::start(config.endpoints.clone(), config.limits, report)?,
             host: HostResource::read(&config.resource_attributes),
             takes: config.endpoints.iter().map(|(signal, _)| *signal).collect(),
             start_unix_ns: unix_ns(),
+            receipts,
             ledger,
         })
     }
@@ -62,6 +68,18 @@ impl Backend {
         } else {
             self.ledger.lost(Signal::Metric, LossReason::ExportSwitchedOff, points);
         }
+    }
+
+    /// Where crash records go: to the backend if it takes logs, else to the spool alone. `owns_spool` says whether what
+    /// waits there since an earlier run is ours to send.
+    pub fn outbox(&self, spool: Option<Spool>, owns_spool: bool) -> Outbox {
+        let ledger = Arc::clone(&self.ledger);
+        if !self.takes.contains(&otlp::Signal::Logs) {
+            return Outbox::local(spool, ledger);
+        }
+        let receipts = Arc::clone(&self.receipts);
+        let waiting = spool.iter().filter(|_| owns_spool).flat_map(Spool::pending).collect();
+        Outbox::to_backend(spool, waiting, self.exporter.clone(), self.host.clone(), receipts, ledger)
     }
 
     /// Sends what waits, for some seconds at most, and ends the exporter.
@@ -85,35 +103,48 @@ impl Backend {
             body: request.encode_to_vec().into(),
             records: profiles.iter().map(Profile::sample_count).sum(),
             items: profiles.len() as u64,
+            ticket: 0,
         });
     }
 
     fn push_metrics(&self, metrics: &[Metric], points: u64) {
         let request = metrics_request(metrics, &self.host, self.start_unix_ns, unix_ns());
         let body = request.encode_to_vec().into();
-        self.exporter.push(Payload { signal: otlp::Signal::Metrics, body, records: points, items: points });
+        self.exporter.push(Payload {
+            signal: otlp::Signal::Metrics,
+            body,
+            records: points,
+            items: points,
+            ticket: 0,
+        });
     }
 }
 
-fn report(ledger: &Ledger, signal: otlp::Signal, outcome: Outcome) {
+fn report(ledger: &Ledger, receipts: &Receipts, signal: otlp::Signal, outcome: Outcome, ticket: u64) {
     let signal = match signal {
         otlp::Signal::Profiles => Signal::Profile,
         otlp::Signal::Metrics => Signal::Metric,
+        // The outbox keeps these until it knows.
+        otlp::Signal::Logs => {
+            return receipts.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, outcome));
+        }
         // No batch holds these yet.
-        otlp::Signal::Traces | otlp::Signal::Logs => return,
+        otlp::Signal::Traces => return,
     };
     match outcome {
         Outcome::Exported { records } => ledger.exported(signal, records),
-        Outcome::Dropped { records, reason } => {
-            let reason = match reason {
-                DropReason::QueueFull => LossReason::ExportQueueFull,
-                DropReason::Rejected => LossReason::ExportRejected,
-                DropReason::Refused => LossReason::ExportRefused,
-                DropReason::RetryExhausted => LossReason::ExportRetryExhausted,
-                DropReason::Shutdown => LossReason::ExportShutdown,
-            };
-            ledger.lost(signal, reason, records);
-        }
+        Outcome::Dropped { records, reason } => ledger.lost(signal, loss_reason(reason), records),
+    }
+}
+
+/// The ledger's word for a reason of the exporter.
+pub(super) fn loss_reason(reason: DropReason) -> LossReason {
+    match reason {
+        DropReason::QueueFull => LossReason::ExportQueueFull,
+        DropReason::Rejected => LossReason::ExportRejected,
+        DropReason::Refused => LossReason::ExportRefused,
+        DropReason::RetryExhausted => LossReason::ExportRetryExhausted,
+        DropReason::Shutdown => LossReason::ExportShutdown,
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Payload {
     /// Items the body holds, in the unit of the signal's `rejected_*` field. A partial success counts these, and its
     /// share of the records counts as rejected (rounded up: a profile holds many samples).
     pub items: u64,
+    /// What the one who pushed knows the payload by; it comes back with the report. 0 where nobody asks.
+    pub ticket: u64,
 }
 
 /// How requests travel, named as `OTEL_EXPORTER_OTLP_PROTOCOL` does.
@@ -161,9 +163,9 @@ pub enum Outcome {
     },
 }
 
-/// Hears what became of each payload. Called from the exporter's thread, but for what `push` itself has to drop:
+/// Hears what became of each payload, with its ticket. Called from the exporter's thread, but for what `push` itself has to drop:
 /// that is reported from the thread that pushes. It should be quick and must not call the exporter.
-pub type Report = Arc<dyn Fn(Signal, Outcome) + Send + Sync>;
+pub type Report = Arc<dyn Fn(Signal, Outcome, u64) + Send + Sync>;
 
 /// Handle of the exporter. When the last one goes without `stop`, what still waits is dropped as `Shutdown`.
 #[derive(Clone)]

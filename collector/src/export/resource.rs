@@ -2,6 +2,8 @@
 //!
 //! Refuses: cloud metadata services: the agent asks no network for who it is.
 
+use std::collections::BTreeMap;
+
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -35,10 +37,20 @@ impl HostResource {
     /// The resource of a subject on this host. The subject wins over the host's attributes.
     pub fn of(&self, subject: &Subject) -> Resource {
         let own = subject.attributes();
+        self.merge(own.iter().map(|(key, value)| (*key, value.as_str())))
+    }
+
+    /// The resource of a subject that is only known by its attributes any more.
+    pub fn of_attributes(&self, own: &BTreeMap<String, String>) -> Resource {
+        self.merge(own.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    }
+
+    fn merge<'a>(&'a self, own: impl Iterator<Item = (&'a str, &'a str)>) -> Resource {
+        let own: Vec<(&str, &str)> = own.collect();
         let of_host = self.attributes.iter().filter(|(key, _)| own.iter().all(|(name, _)| name != key));
-        let of_host = of_host.map(|(key, value)| attribute(key, value.clone()));
+        let of_host = of_host.map(|(key, value)| (key.as_str(), value.as_str()));
         let attributes =
-            own.iter().map(|(key, value)| attribute(key, value.clone())).chain(of_host).collect();
+            own.iter().copied().chain(of_host).map(|(key, value)| attribute(key, value.to_owned())).collect();
         Resource { attributes, ..Resource::default() }
     }
 

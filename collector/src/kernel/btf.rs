@@ -3,6 +3,8 @@
 //! A small reader, because aya's `Btf` has no public member look-up and the one crate for it is LGPL. Layout: kernel
 //! documentation, `Documentation/bpf/btf.rst`. Refuses: everything but struct members, and any trust in the bytes.
 
+use std::collections::HashMap;
+
 const BTF_MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1;
 const KIND_ARRAY: u32 = 3;
@@ -24,6 +26,8 @@ pub struct Btf {
     strings_start: usize,
     /// Byte position of each type, by id minus one.
     types: Vec<u32>,
+    /// Byte positions of structs by name: a kernel has some of several kinds under one name.
+    structs: HashMap<Box<[u8]>, Vec<u32>>,
 }
 
 impl Btf {
@@ -43,21 +47,32 @@ impl Btf {
             types.push(u32::try_from(at).ok()?);
             at = at.checked_add(12)?.checked_add(trailer_bytes(word(&bytes, at + 4)?)?)?;
         }
-        Some(Self { bytes, strings_start, types })
+        let mut structs: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+        for &at in &types {
+            if kind(word(&bytes, at as usize + 4)?) == KIND_STRUCT {
+                let name = strings_start.checked_add(word(&bytes, at as usize)? as usize)?;
+                let name = bytes.get(name..)?.split(|&byte| byte == 0).next()?;
+                structs.entry(name.into()).or_default().push(at);
+            }
+        }
+        Some(Self { bytes, strings_start, types, structs })
     }
 
     /// Byte offset of a field in a struct, through anonymous members; `None` if either is not there or is a bit field.
     pub fn field_offset(&self, structure: &str, field: &str) -> Option<u32> {
-        self.types
-            .iter()
-            .map(|&at| at as usize)
-            .find_map(|at| {
-                let is_struct = kind(word(&self.bytes, at + 4)?) == KIND_STRUCT;
-                let matches = is_struct && self.name_is(word(&self.bytes, at)?, structure);
-                matches.then(|| self.member_offset_bits(at, field, NESTING_MAX)).flatten()
-            })
+        self.positions(structure)
+            .find_map(|at| self.member_offset_bits(at, field, NESTING_MAX))
             .filter(|bits| bits % 8 == 0)
             .map(|bits| bits / 8)
+    }
+
+    /// Bytes of a struct; `None` if it is not there.
+    pub fn size_bytes(&self, structure: &str) -> Option<u32> {
+        self.positions(structure).find_map(|at| word(&self.bytes, at + 8))
+    }
+
+    fn positions(&self, structure: &str) -> impl Iterator<Item = usize> {
+        self.structs.get(structure.as_bytes()).into_iter().flatten().map(|&at| at as usize)
     }
 
     fn member_offset_bits(&self, at: usize, field: &str, depth: usize) -> Option<u32> {

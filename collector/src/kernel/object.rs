@@ -11,15 +11,17 @@ use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoint};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
-use collector_common::limits::{OFFSET_UNKNOWN, PROCESS_RING_BYTES};
+use collector_common::limits::PROCESS_RING_BYTES;
 use collector_common::loss::{KernelCounter, kernel_counter};
 
 use super::btf::Btf;
 use super::hook::Hook;
 use super::inbox::Inbox;
+use super::layout;
 use super::online::online_cpus;
 use super::sampler::{CpuSampler, SampleSource, sample_ring_bytes};
 use super::sideband::Sideband;
+use super::stderr_tails::StderrTails;
 use crate::loss::{Ledger, LossReason, Signal};
 
 /// The committed object, built by `cargo xtask ebpf`.
@@ -28,17 +30,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../collector-ebpf/obje
 /// Records taken from one ring in one turn; the rest waits in the ring.
 const RECORDS_PER_TURN_MAX: usize = 16_384;
 
-/// Struct fields whose places the programs need: global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 6] = [
-    ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
-    ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_SIGNAL", "task_struct", "signal"),
-    ("SIGNAL_LIVE", "signal_struct", "live"),
-];
-
-/// Tracepoints of the life of processes: program, tracepoint, what for, what is missing without.
+/// Tracepoints that every agent hooks: program, tracepoint, what for, what is missing without.
 const PROCESS_HOOKS: [(&str, &str, &str, &str); 4] = [
     ("process_exec", "sched_process_exec", "process exec", "a new program is noticed only by its mappings"),
     (
@@ -51,10 +43,21 @@ const PROCESS_HOOKS: [(&str, &str, &str, &str); 4] = [
         "process_exit",
         "sched_process_exit",
         "process exit",
-        "ended processes are noticed only when their id is reused",
+        "no crash records; ended processes are noticed only when their id is reused",
     ),
     ("process_comm", "task_rename", "process rename", "names of processes are those of their exec"),
 ];
+
+/// Tracepoints of crashes, likewise.
+const CRASH_HOOKS: [(&str, &str, &str, &str); 3] = [
+    ("crash_sender", "signal_generate", "signal senders", "crash records do not say who sent the signal"),
+    ("crash_signal", "signal_deliver", "fatal signals", "crash records have no registers, stack and threads"),
+    ("crash_oom", "mark_victim", "OOM killer", "an OOM kill looks like any kill by the kernel"),
+];
+
+/// The tracepoint of all system calls, for the last lines of standard error.
+const STDERR_HOOK: (&str, &str, &str, &str) =
+    ("crash_stderr", "sys_enter", "standard error", "crash records have no last lines of standard error");
 
 /// How to hook into the kernel.
 #[derive(Clone, Debug)]
@@ -67,6 +70,10 @@ pub struct KernelOptions {
     pub btf: PathBuf,
     /// Level of the diagnostics of the eBPF side, as `aya_log` numbers them; 0 for none.
     pub log_level: u8,
+    /// Whether signals and the OOM killer are watched.
+    pub watch_crashes: bool,
+    /// Whether the last bytes of standard error are kept, which costs a little on every system call of the node.
+    pub keep_stderr: bool,
 }
 
 /// Kernel time of one program, from the kernel's BPF run-time statistics.
@@ -85,6 +92,9 @@ pub struct Kernel {
     ebpf: Ebpf,
     process_ring: RingBuf<MapData>,
     sample_ring: RingBuf<MapData>,
+    crash_ring: RingBuf<MapData>,
+    detail_ring: RingBuf<MapData>,
+    stderr: StderrTails,
     counters: PerCpuArray<MapData, u64>,
     sampler: Option<CpuSampler>,
     sideband: Option<Sideband>,
@@ -108,12 +118,18 @@ impl Kernel {
         let mut ebpf = load(options, cpus.len(), &offsets)?;
         let process_ring = RingBuf::try_from(take_map(&mut ebpf, "PROCESS_RING")?)?;
         let sample_ring = RingBuf::try_from(take_map(&mut ebpf, "SAMPLE_RING")?)?;
+        let crash_ring = RingBuf::try_from(take_map(&mut ebpf, "CRASH_RING")?)?;
+        let detail_ring = RingBuf::try_from(take_map(&mut ebpf, "DETAIL_RING")?)?;
+        let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
         let logger = (options.log_level > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let mut kernel = Self {
             ebpf,
             process_ring,
             sample_ring,
+            crash_ring,
+            detail_ring,
+            stderr,
             counters,
             sampler: None,
             sideband: None,
@@ -142,11 +158,18 @@ impl Kernel {
         self.sampler.as_ref().map(CpuSampler::source)
     }
 
-    /// Moves what arrived to the inbox. Samples come first: so every process event that is older than a sample that
-    /// was taken is in the inbox too.
+    /// The last bytes that processes wrote to standard error.
+    pub fn stderr_tails(&mut self) -> &mut StderrTails {
+        &mut self.stderr
+    }
+
+    /// Moves what arrived to the inbox. Samples and deaths come first: so every process event and every detail that is
+    /// older than one that was taken is in the inbox too.
     /// Returns whether something may be left, because a turn takes a limited number.
     pub fn drain(&mut self, inbox: &mut Inbox) -> bool {
         let samples_left = drain_ring(&mut self.sample_ring, Signal::Profile, inbox, &self.ledger);
+        let deaths_left = drain_ring(&mut self.crash_ring, Signal::Crash, inbox, &self.ledger);
+        let details_left = drain_ring(&mut self.detail_ring, Signal::CrashDetail, inbox, &self.ledger);
         let events_left = drain_ring(&mut self.process_ring, Signal::Process, inbox, &self.ledger);
         if let Some(sideband) = &mut self.sideband {
             sideband.drain(inbox, &self.ledger);
@@ -154,7 +177,7 @@ impl Kernel {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        samples_left || events_left
+        samples_left || deaths_left || details_left || events_left
     }
 
     /// Follows CPUs that came or went.
@@ -177,7 +200,7 @@ impl Kernel {
     /// Detaches everything that produces records; what is in the rings can still be drained.
     pub fn detach(&mut self) {
         self.sampler = None;
-        for (name, ..) in PROCESS_HOOKS {
+        for (name, ..) in PROCESS_HOOKS.into_iter().chain(CRASH_HOOKS).chain([STDERR_HOOK]) {
             for name in [name.to_owned(), format!("{name}_raw")] {
                 // Not loaded is fine: the aim is reached.
                 let _not_loaded = match self.ebpf.program_mut(&name) {
@@ -191,7 +214,7 @@ impl Kernel {
 
     /// Brings the kernel's own counts into the ledger.
     pub fn update_ledger(&self) {
-        for signal in [Signal::Process, Signal::Profile] {
+        for signal in [Signal::Process, Signal::Profile, Signal::Crash, Signal::CrashDetail] {
             let seen = self.counter(signal, KernelCounter::Seen);
             let losses = [
                 (LossReason::RingFull, self.counter(signal, KernelCounter::RingFull)),
@@ -223,12 +246,19 @@ impl Kernel {
 
     fn attach(&mut self, options: &KernelOptions) {
         let types = aya::Btf::parse_file(&options.btf, aya::Endianness::default());
-        for (program, tracepoint, purpose, missing) in PROCESS_HOOKS {
+        let crash_hooks = CRASH_HOOKS.into_iter().filter(|_| options.watch_crashes);
+        let stderr_hook = options.keep_stderr.then_some(STDERR_HOOK);
+        for (program, tracepoint, purpose, missing) in
+            PROCESS_HOOKS.into_iter().chain(crash_hooks).chain(stderr_hook)
+        {
             let mut hook = Hook::new(purpose, missing);
-            hook.attempt(format!("tp_btf/{tracepoint}"), || {
-                let types = types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
-                attach_btf(&mut self.ebpf, program, tracepoint, types)
-            });
+            if self.ebpf.program(program).is_some() {
+                hook.attempt(format!("tp_btf/{tracepoint}"), || {
+                    let types =
+                        types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
+                    attach_btf(&mut self.ebpf, program, tracepoint, types)
+                });
+            }
             hook.attempt(format!("raw_tp/{tracepoint}"), || {
                 attach_raw(&mut self.ebpf, &format!("{program}_raw"), tracepoint)
             });
@@ -261,17 +291,14 @@ impl Kernel {
 fn field_offsets(options: &KernelOptions, hooks: &mut Vec<Hook>) -> Vec<(&'static str, u32)> {
     let mut hook = Hook::new(
         "kernel types (BTF)",
-        "no start times: a reused process id is told apart by exit events only, and forks are not seen",
+        "no start times: a reused process id is told apart by exit events only; no forks, no crash records",
     );
     let btf = hook.attempt(options.btf.display().to_string(), || {
         let bytes = std::fs::read(&options.btf).context("cannot read it: is CONFIG_DEBUG_INFO_BTF set?")?;
         Btf::parse(bytes).context("it is not BTF")
     });
     hooks.push(hook);
-    let offset = |structure, field| btf.as_ref().and_then(|btf| btf.field_offset(structure, field));
-    FIELDS
-        .map(|(global, structure, field)| (global, offset(structure, field).unwrap_or(OFFSET_UNKNOWN)))
-        .to_vec()
+    btf.map(|btf| layout::of(&btf)).unwrap_or_default()
 }
 
 fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -> Result<Ebpf> {
@@ -279,6 +306,9 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
         options.sample_ring_bytes.unwrap_or_else(|| sample_ring_bytes(cpus, options.frequency_hz));
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("SAMPLE_RING", ring_bytes).map_max_entries("PROCESS_RING", PROCESS_RING_BYTES);
+    if !options.keep_stderr {
+        loader.map_max_entries("STDERR", 1);
+    }
     loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
     loader.override_global("PROCESSOR", &crate::arch::PROCESSOR, true);
     for (global, offset) in offsets {

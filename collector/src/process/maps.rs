@@ -87,6 +87,11 @@ impl CodeMap {
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// The regions, by address: first address, end, and what stands there.
+    pub fn regions(&self) -> impl Iterator<Item = (u64, u64, &Place)> {
+        self.regions.iter().map(|region| (region.start, region.end, &region.place))
+    }
+
     /// What stands at an address.
     pub fn place(&self, address: u64) -> Option<Place> {
         let index = self.regions.partition_point(|region| region.end <= address);

@@ -2,6 +2,9 @@
 //!
 //! A process that is gone, or one that may not be read, is `None`: both are normal.
 
+use std::io::Read;
+use std::sync::Arc;
+
 use collector_common::event::Task;
 use collector_common::limits::COMM_BYTES;
 use procfs::process::{MMPermissions, MMapPath};
@@ -12,6 +15,9 @@ use crate::kernel::FileId;
 
 /// `PF_KTHREAD` of `include/linux/sched.h`.
 const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Bytes of arguments that are kept of one process.
+const ARGUMENT_BYTES_MAX: u64 = 4_096;
 
 /// Ids of the processes that run now.
 pub fn running() -> Vec<u32> {
@@ -37,6 +43,14 @@ pub fn is_kernel_thread(tgid: u32) -> bool {
 /// Path of a process's executable, as the process sees it.
 pub fn executable(tgid: u32) -> Option<String> {
     process(tgid)?.exe().ok()?.to_str().map(str::to_owned)
+}
+
+/// The arguments of a process, each ended by a zero.
+pub fn arguments(tgid: u32) -> Option<Arc<[u8]>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(format!("/proc/{tgid}/cmdline")).ok()?;
+    file.take(ARGUMENT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(bytes.into())
 }
 
 /// The code of a process.

@@ -124,7 +124,7 @@ impl Queue {
     }
 
     fn dropped(&self, payload: &Payload, reason: DropReason) {
-        (self.report)(payload.signal, Outcome::Dropped { records: payload.records, reason });
+        (self.report)(payload.signal, Outcome::Dropped { records: payload.records, reason }, payload.ticket);
     }
 }
 
@@ -190,13 +190,14 @@ impl Flight {
     /// ledger has to balance whatever a backend claims.
     pub(super) fn exported(mut self, rejected: u64) {
         self.settled = true;
-        let Payload { signal, records, items, .. } = self.payload;
+        let Payload { signal, records, items, ticket, .. } = self.payload;
         let rejected = rejected_records(rejected, items, records);
         if rejected > 0 {
-            (self.queue.report)(signal, Outcome::Dropped { records: rejected, reason: DropReason::Rejected });
+            let outcome = Outcome::Dropped { records: rejected, reason: DropReason::Rejected };
+            (self.queue.report)(signal, outcome, ticket);
         }
         if rejected < records {
-            (self.queue.report)(signal, Outcome::Exported { records: records - rejected });
+            (self.queue.report)(signal, Outcome::Exported { records: records - rejected }, ticket);
         }
     }
 
@@ -240,7 +241,7 @@ mod tests {
         let heard = Heard::default();
         let report: Report = {
             let heard = Arc::clone(&heard);
-            Arc::new(move |signal, outcome| heard.lock().unwrap().push((signal, outcome)))
+            Arc::new(move |signal, outcome, _| heard.lock().unwrap().push((signal, outcome)))
         };
         let served = [Signal::Profiles, Signal::Logs];
         (Arc::new(Queue::new(units_max * UNIT_BYTES, &served, report)), heard)
@@ -265,7 +266,7 @@ mod tests {
     }
 
     fn payload(signal: Signal, bytes: usize, records: u64) -> Payload {
-        Payload { signal, items: records, body: Bytes::from(vec![0; bytes]), records }
+        Payload { signal, items: records, body: Bytes::from(vec![0; bytes]), records, ticket: 0 }
     }
 
     fn dropped(signal: Signal, records: u64, reason: DropReason) -> (Signal, Outcome) {

@@ -1,0 +1,130 @@
+//! Counters of deaths by workload. They outlive the container: a series stays until the agent ends.
+//!
+//! Refuses: unbounded series. Above the limit deaths are counted in one overflow series, as OpenTelemetry names it.
+
+use std::collections::BTreeMap;
+
+use super::record::Kind;
+use super::signals;
+use super::verdict::Verdict;
+use crate::telemetry::{Metric, MetricKind, Point};
+
+/// Series of deaths.
+const SERIES_MAX: usize = 1_024;
+
+/// What the series above the limit share.
+const OVERFLOW: &str = "otel.metric.overflow";
+
+/// Counts since the agent's start.
+#[derive(Default)]
+pub struct CrashMetrics {
+    deaths: BTreeMap<(String, Kind, String), u64>,
+    oom_kills: BTreeMap<String, u64>,
+    overflow: u64,
+    recorded: u64,
+    stopped: u64,
+    failed: u64,
+}
+
+impl CrashMetrics {
+    /// Counts a death of a workload. `status` as `wait(2)` gives it.
+    pub fn count_death(&mut self, service: &str, kind: Kind, status: u32) {
+        self.recorded += 1;
+        let key = (service.to_owned(), kind, reason(status));
+        if kind == Kind::OomKill
+            && (self.oom_kills.len() < SERIES_MAX || self.oom_kills.contains_key(service))
+        {
+            *self.oom_kills.entry(service.to_owned()).or_default() += 1;
+        }
+        if self.deaths.len() >= SERIES_MAX && !self.deaths.contains_key(&key) {
+            self.overflow += 1;
+        } else {
+            *self.deaths.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Counts an end that makes no record.
+    pub fn count_end(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Stopped => self.stopped += 1,
+            Verdict::Failed | Verdict::Record(_) => self.failed += 1,
+        }
+    }
+
+    /// All counters now. `ends` is the number of all ends of processes.
+    pub fn read(&self, ends: u64) -> Vec<Metric> {
+        let deaths = self.deaths.iter().map(|((service, kind, reason), count)| Point {
+            attributes: vec![
+                ("service.name", service.clone()),
+                ("kansoku.crash.kind", kind.name().to_owned()),
+                ("kansoku.crash.reason", reason.clone()),
+            ],
+            value: *count as f64,
+        });
+        let overflow = (self.overflow > 0)
+            .then(|| Point { attributes: vec![(OVERFLOW, "true".to_owned())], value: self.overflow as f64 });
+        let oom_kills = self.oom_kills.iter().map(|(service, count)| Point {
+            attributes: vec![("service.name", service.clone())],
+            value: *count as f64,
+        });
+        let bad = self.recorded + self.stopped + self.failed;
+        let outcomes = [
+            ("success", ends.saturating_sub(bad)),
+            ("stopped", self.stopped),
+            ("failed", self.failed),
+            ("crashed", self.recorded),
+        ];
+        let exits = outcomes.map(|(outcome, count)| Point {
+            attributes: vec![("kansoku.exit.outcome", outcome.to_owned())],
+            value: count as f64,
+        });
+        vec![
+            counter(
+                "kansoku.crashes",
+                "Abnormal deaths of processes by workload.",
+                "{crash}",
+                deaths.chain(overflow).collect(),
+            ),
+            counter(
+                "kansoku.oom_kills",
+                "Processes that the OOM killer chose, children of a container's main process included.",
+                "{process}",
+                oom_kills.collect(),
+            ),
+            counter("kansoku.process.exits", "Ends of processes by outcome.", "{process}", exits.into()),
+        ]
+    }
+}
+
+/// The signal's name or the exit code.
+fn reason(status: u32) -> String {
+    match status & 0x7f {
+        0 => format!("exit {}", status >> 8 & 0xff),
+        signal => signals::name(signal),
+    }
+}
+
+fn counter(name: &'static str, description: &'static str, unit: &'static str, points: Vec<Point>) -> Metric {
+    Metric { name, description, unit, kind: MetricKind::Counter, points }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_death_is_in_one_series() {
+        let mut metrics = CrashMetrics::default();
+        for number in 0..SERIES_MAX + 10 {
+            metrics.count_death(&format!("service-{number}"), Kind::OomKill, 9);
+        }
+        metrics.count_death("service-0", Kind::Crash, 11 | 0x80);
+        metrics.count_end(Verdict::Failed);
+        let read = metrics.read(5_000);
+        let sum = |metric: &Metric| metric.points.iter().map(|point| point.value as u64).sum::<u64>();
+        assert_eq!(sum(&read[0]), SERIES_MAX as u64 + 11);
+        assert!(read[0].points.len() <= SERIES_MAX + 1);
+        assert!(read[1].points.len() <= SERIES_MAX);
+        assert_eq!(sum(&read[2]), 5_000);
+    }
+}

@@ -1,0 +1,362 @@
+//! Deaths -> records: unwinds, names, redacts and sums up, on the reporter's thread.
+//!
+//! Refuses: waiting for anybody, and a record that hides what it does not know: that is in `incomplete`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use collector_common::crash::{FaultRecord, SignalRecord};
+use collector_common::limits::{STACK_PAGE_BYTES, STACK_PAGES_MAX};
+
+use super::death::Death;
+use super::fingerprint::fingerprint;
+use super::place;
+use super::record::{
+    CodeMapping, CrashRecord, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, StackFrame, Stderr, Threads,
+};
+use super::redact::Redactor;
+use super::summary;
+use super::unwind::{CodeRegion, End, StackSnapshot, unwind};
+use super::{signals, spool, text};
+use crate::arch;
+use crate::process::{Place, comm};
+use crate::profile::Frame;
+use crate::symbolize::{SymbolOptions, Symbolizer};
+use crate::telemetry::{FrameKind, Location};
+
+/// Mappings in a record.
+const MAPPINGS_MAX: usize = 256;
+
+/// Fingerprints that are remembered for deaths that lost their stack to the limits.
+const FINGERPRINTS_MAX: usize = 4_096;
+
+/// Bytes of function names that the reporter remembers.
+const SYMBOL_CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Makes records.
+pub struct Reporter {
+    symbolizer: Symbolizer,
+    redactor: Redactor,
+    fingerprints: HashMap<u64, String>,
+}
+
+impl Reporter {
+    /// A reporter with rules for what must not leave.
+    pub fn new(redactor: Redactor) -> Self {
+        let options = SymbolOptions { lines: true, cache_bytes_max: SYMBOL_CACHE_BYTES_MAX };
+        Self { symbolizer: Symbolizer::new(options), redactor, fingerprints: HashMap::new() }
+    }
+
+    /// The record of a death.
+    pub fn record(&mut self, death: &Death) -> CrashRecord {
+        let mut record = CrashRecord {
+            schema: SCHEMA,
+            id: spool::id(death.time_unix_ns, death.name.pid),
+            time_unix_ns: death.time_unix_ns,
+            start_unix_ns: death.start_unix_ns,
+            kind: death.kind,
+            suppressed: death.suppressed,
+            resource: death
+                .subject
+                .attributes()
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+            process: self.process(death),
+            exit: exit(death.status),
+            sender: death.sender.clone(),
+            oom: death.oom.clone(),
+            cgroup_memory: death.cgroup_memory.clone(),
+            mappings: mappings(death),
+            stderr: self.stderr(death),
+            ..CrashRecord::default()
+        };
+        self.add_signal(death, &mut record);
+        self.add_stack(death, &mut record);
+        note_gaps(death, &mut record);
+        record.fingerprint = self.fingerprint(death, &record);
+        record.summary = self.redactor.text(&summary::of(&record));
+        record
+    }
+
+    fn process(&self, death: &Death) -> ProcessInfo {
+        let arguments: Vec<String> = death
+            .arguments
+            .split(|&byte| byte == 0)
+            .map(|argument| String::from_utf8_lossy(argument).into_owned())
+            .collect();
+        // The last zero ends the last argument and starts none.
+        let arguments = arguments.strip_suffix(&[String::new()]).unwrap_or(&arguments);
+        let task = death.detail.fault().map_or(&death.task, |fault| &fault.task);
+        let build_id = death.maps.regions().find_map(|(_, _, place)| match place {
+            Place::File { module, .. } if Some(&module.path) == death.name.executable_path.as_ref() => {
+                module.build_id()
+            }
+            _ => None,
+        });
+        ProcessInfo {
+            pid: death.name.pid,
+            namespace_pid: death.namespace_pid,
+            parent_pid: death.parent_pid,
+            thread_id: task.tid,
+            thread_name: comm(task).to_owned(),
+            executable_name: death.name.executable_name.to_string(),
+            executable_path: death.name.executable_path.as_deref().map(str::to_owned),
+            executable_build_id: build_id,
+            command_args: self.redactor.args(arguments),
+            working_directory: death.working_directory.as_ref().map(|(path, _)| path.clone()),
+            user_id: death.ids.0,
+            group_id: death.ids.1,
+        }
+    }
+
+    fn stderr(&self, death: &Death) -> Option<Stderr> {
+        let tail = death.tail.as_ref()?;
+        let text = String::from_utf8_lossy(&tail.bytes);
+        Some(Stderr {
+            text: self.redactor.text(&text),
+            written_bytes: tail.written_bytes,
+            is_truncated: tail.written_bytes > tail.bytes.len() as u64,
+        })
+    }
+
+    fn add_signal(&self, death: &Death, record: &mut CrashRecord) {
+        let of = |fault: &FaultRecord, has_stack: bool| signal_info(death, fault, has_stack);
+        let fatal = death.detail.signal.as_ref();
+        let handled = death.detail.handled.as_ref().map(|fault| of(fault, true));
+        match fatal {
+            Some(signal) => {
+                record.signal = Some(of(&signal.fault, signal.stack_pages & 1 == 1));
+                record.handled_fault = handled;
+                record.threads = Some(threads(signal));
+            }
+            None if death.status & 0x7f == 0 => record.signal = handled,
+            None => {
+                let number = death.status & 0x7f;
+                let code = death.sender.as_ref().map_or(0, |_| death.sender_code);
+                record.signal = Some(SignalInfo {
+                    name: signals::name(number),
+                    number,
+                    code,
+                    code_name: signals::code_name(number, code),
+                    time_unix_ns: death.time_unix_ns,
+                    ..SignalInfo::default()
+                });
+                record.handled_fault = handled;
+            }
+        }
+        if let Some(fault) = death.detail.fault().filter(|fault| arch::stack_pointer(&fault.registers) != 0) {
+            let registers = arch::named_registers(&fault.registers);
+            record.registers = registers.map(|(name, value)| (name.to_owned(), hex(value))).collect();
+        }
+    }
+
+    fn add_stack(&mut self, death: &Death, record: &mut CrashRecord) {
+        let Some(fault) = death.detail.fault() else { return };
+        let memory = death.detail.signal.as_deref().map(stack_memory).unwrap_or_default();
+        let walked = fault.frames.get(..fault.frame_count as usize).unwrap_or_default();
+        let registers = &fault.registers;
+        let snapshot = StackSnapshot {
+            ip: death.detail.instruction_pointer().unwrap_or(0),
+            sp: arch::stack_pointer(registers),
+            fp: arch::frame_pointer(registers),
+            link: arch::link_register(registers),
+            memory: &memory,
+            walked,
+        };
+        let unwound = unwind(&snapshot, &self.regions(death));
+        if let Some(reason) = why_short(&unwound.end) {
+            record.incomplete.push(format!("stack: {reason}"));
+        }
+        // All but the innermost are return addresses: the call is one byte before.
+        let places = unwound.addresses.iter().enumerate().map(|(index, &address)| {
+            let address = if index == 0 { address } else { address.saturating_sub(1) };
+            match death.maps.place(address) {
+                Some(Place::File { module, offset }) => Frame::File { module, offset },
+                Some(Place::Vdso { offset }) => Frame::Vdso(offset),
+                Some(Place::Anonymous) | None => Frame::Anonymous(address),
+            }
+        });
+        let locations =
+            self.symbolizer.locations_of(&death.name, &death.subject, comm(&fault.task), places.collect());
+        let frames = unwound.addresses.iter().zip(&locations);
+        record.stack = frames.flat_map(|(&address, location)| stack_frames(address, location)).collect();
+    }
+
+    /// Where the code's files can be opened now.
+    fn regions(&self, death: &Death) -> Vec<CodeRegion> {
+        let region = |(start, end, place): (u64, u64, &Place)| match place {
+            Place::File { module, offset } => {
+                Some(CodeRegion { start, end, file_offset: *offset, path: self.symbolizer.path_of(module)? })
+            }
+            _ => None,
+        };
+        death.maps.regions().filter_map(region).collect()
+    }
+
+    /// A death that lost its stack to the limits has the fingerprint of those it is like.
+    fn fingerprint(&mut self, death: &Death, record: &CrashRecord) -> String {
+        if death.is_reduced
+            && let Some(known) = self.fingerprints.get(&death.likeness)
+        {
+            return known.clone();
+        }
+        let reason = match (&record.exit.signal, record.exit.code) {
+            (Some(signal), _) => signal.clone(),
+            (None, code) => code.unwrap_or(0).to_string(),
+        };
+        let last_words = record.stderr.as_ref().map(|stderr| stderr.text.as_str());
+        let executable = &record.process.executable_name;
+        let fingerprint = fingerprint(record.kind, executable, &reason, &record.stack, last_words);
+        if self.fingerprints.len() >= FINGERPRINTS_MAX {
+            self.fingerprints.clear();
+        }
+        self.fingerprints.insert(death.likeness, fingerprint.clone());
+        fingerprint
+    }
+}
+
+fn exit(status: u32) -> Exit {
+    match status & 0x7f {
+        0 => Exit { code: Some((status >> 8 & 0xff) as i32), ..Exit::default() },
+        signal => Exit { code: None, signal: Some(signals::name(signal)), core_dumped: status & 0x80 != 0 },
+    }
+}
+
+fn signal_info(death: &Death, fault: &FaultRecord, has_stack: bool) -> SignalInfo {
+    let has_address = signals::has_address(fault.signal, fault.code);
+    let place = place::Fault {
+        signal: fault.signal,
+        code: fault.code,
+        address: fault.address,
+        stack_pointer: arch::stack_pointer(&fault.registers),
+        has_stack,
+        heap: (fault.heap_start, fault.heap_end),
+        stack_start: fault.stack_start,
+        maps: &death.maps,
+    };
+    SignalInfo {
+        name: signals::name(fault.signal),
+        number: fault.signal,
+        code: fault.code,
+        code_name: signals::code_name(fault.signal, fault.code),
+        fault_address: has_address.then(|| hex(fault.address)),
+        fault_place: has_address.then(|| place::describe(&place)),
+        handled: fault.is_handled == 1,
+        time_unix_ns: fault.head.time_ns.saturating_add(death.clocks.monotonic_to_unix_ns),
+    }
+}
+
+fn threads(signal: &SignalRecord) -> Threads {
+    let mut by_name = BTreeMap::new();
+    for name in signal.thread_names.iter().take(signal.thread_names_read as usize) {
+        *by_name.entry(text(name)).or_default() += 1;
+    }
+    Threads { total: signal.thread_count, by_name }
+}
+
+/// The pages of the stack that could be read.
+fn stack_memory(signal: &SignalRecord) -> Vec<(u64, &[u8])> {
+    let pages = (0..STACK_PAGES_MAX).filter(|page| signal.stack_pages >> page & 1 == 1);
+    pages
+        .map(|page| {
+            let at = page * STACK_PAGE_BYTES;
+            (signal.stack_address.wrapping_add(at as u64), &signal.stack[at..at + STACK_PAGE_BYTES])
+        })
+        .collect()
+}
+
+fn mappings(death: &Death) -> Vec<CodeMapping> {
+    let mapping = |(start, end, place): (u64, u64, &Place)| match place {
+        Place::File { module, offset } => Some(CodeMapping {
+            start: hex(start),
+            end: hex(end),
+            offset: *offset,
+            path: module.path.to_string(),
+            build_id: module.build_id(),
+        }),
+        _ => None,
+    };
+    death.maps.regions().filter_map(mapping).take(MAPPINGS_MAX).collect()
+}
+
+/// The functions at an address as frames, inlined ones first.
+fn stack_frames(address: u64, location: &Arc<Location>) -> Vec<StackFrame> {
+    let module = location.mapping.as_ref();
+    let is_native = location.kind == FrameKind::Native;
+    let last = location.lines.len().saturating_sub(1);
+    let frame = |(index, line): (usize, &crate::telemetry::Line)| StackFrame {
+        address: hex(address),
+        function: known_function(&line.function),
+        module: module.map(|mapping| mapping.path.to_string()),
+        build_id: module.and_then(|mapping| mapping.build_id.as_deref().map(str::to_owned)),
+        offset: is_native.then_some(location.address),
+        file: line.file.as_deref().map(str::to_owned),
+        line: Some(line.line).filter(|&line| line != 0),
+        inlined: index != last,
+    };
+    location.lines.iter().enumerate().map(frame).collect()
+}
+
+/// The symbolizer writes `module+0x…` where it knows no function.
+fn known_function(function: &str) -> Option<String> {
+    let offset = function.rsplit_once("+0x").map(|(_, digits)| digits);
+    let is_unknown = offset.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    (!is_unknown).then(|| function.to_owned())
+}
+
+fn why_short(end: &End) -> Option<&'static str> {
+    match end {
+        End::Root => None,
+        End::NoMemory => Some("the next frame lies above the part of the stack that was copied"),
+        End::NoUnwindInfo => Some("the last function has no unwind table and keeps no frame pointer"),
+        End::Bounded => Some("only the innermost frames were read"),
+        End::Corrupt => {
+            Some("what should be a return address is none: the stack is damaged, or the code is unknown")
+        }
+    }
+}
+
+/// Says what is missing beyond the stack.
+fn note_gaps(death: &Death, record: &mut CrashRecord) {
+    let mut note = |text: String| record.incomplete.push(text);
+    let by_signal = death.kind == Kind::Crash;
+    match (&death.detail.signal, death.is_reduced) {
+        (_, true) => {
+            note("registers, stack, threads, mappings: over the limit of records per minute".to_owned())
+        }
+        (None, false) if by_signal => {
+            note("registers, stack, threads: the kernel side's record was lost".to_owned())
+        }
+        (Some(signal), false) if signal.thread_count > signal.thread_names_read => {
+            note(format!("threads: names of {} of {}", signal.thread_names_read, signal.thread_count));
+        }
+        _ => {}
+    }
+    match &death.working_directory {
+        None => note("working directory: unknown".to_owned()),
+        Some((_, false)) => note("working directory: only its innermost names".to_owned()),
+        Some((_, true)) => {}
+    }
+    if death.arguments.is_empty() {
+        note("command line: unknown, the process started and ended unseen".to_owned());
+    }
+    if death.oom.is_some() && death.cgroup_memory.is_none() {
+        note("cgroup memory: the cgroup was gone, or is the root".to_owned());
+    }
+    let mut unnamed: Vec<&str> = Vec::new();
+    for frame in record.stack.iter().filter(|frame| frame.function.is_none()) {
+        let module = frame.module.as_deref().unwrap_or("[anonymous code]");
+        if !unnamed.contains(&module) {
+            unnamed.push(module);
+        }
+    }
+    if !unnamed.is_empty() {
+        let text = format!("functions: no names for code in {}", unnamed.join(", "));
+        record.incomplete.push(text);
+    }
+}
+
+fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
