@@ -3,7 +3,10 @@
 //! Refuses: work of its own. A subcommand builds options, starts the daemon, and shows what comes out.
 
 mod config;
+mod core_handler;
 mod crash_output;
+mod crashes;
+mod crashes_view;
 mod doctor;
 mod ledger;
 mod output;
@@ -41,6 +44,7 @@ mod exit {
     after_help = "Examples:
   sudo kansoku run                                     show what this machine does
   sudo kansoku profile --pid 4242 -o flame.html        profile one process
+  kansoku crashes list                                 what died, and of what
   sudo kansoku doctor                                  what works here, and what is missing
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 kansoku run
 
@@ -72,6 +76,17 @@ Examples:
   sudo kansoku profile --pid 4242 --duration 30s -o app.pb.gz
   sudo kansoku profile --container 3f2a91 --lines -o app.folded")]
     Profile(profile::ProfileArguments),
+    /// Show the records of deaths that the agent kept
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  kansoku crashes list
+  kansoku crashes show 20261122T18
+  kansoku crashes export --format otlp -o crashes.otlp"
+    )]
+    Crashes(crashes::CrashesCommand),
+    /// Take the core of a dying process; the kernel calls it (see dump.pattern)
+    CoreHandler(core_handler::CoreHandlerArguments),
     /// Try every hook for a second and say what works, what does not, and what is missing by it
     Doctor(doctor::DoctorArguments),
     /// Show or check the configuration
@@ -129,6 +144,8 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Profile(arguments) => profile::profile(&arguments),
+        Command::Crashes(command) => crashes::crashes(&command),
+        Command::CoreHandler(arguments) => core_handler::core_handler(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Config(command) => config::config(&command),
     };

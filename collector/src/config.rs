@@ -18,6 +18,8 @@ pub use resolve::{Origin, Resolved, Sources, Value};
 use crate::crash::spool::SpoolLimits;
 use crate::crash::verdict::Exits;
 use crate::crash::{CrashOptions, Redactor};
+use crate::dump::service::{DumpConfig, Way};
+use crate::dump::{DumpOptions, MinidumpLimits, Policies, StoreLimits};
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
 use crate::kernel::KernelOptions;
 use crate::symbolize::SymbolOptions;
@@ -48,6 +50,8 @@ pub struct Config {
     pub crash_spool: PathBuf,
     /// How many.
     pub crash_spool_limits: SpoolLimits,
+    /// Dumps beside crash records.
+    pub dump: DumpConfig,
     /// What must not leave in crash records.
     pub redactor: Redactor,
     /// Level of the agent's own log.
@@ -70,6 +74,7 @@ impl Config {
             })
             .collect::<Result<Vec<_>>>()?;
         crate::export::otlp::check(&endpoints)?;
+        let dump = dump(resolved)?;
         let ring_bytes = resolved.integer("profile.sample_ring_bytes");
         if ring_bytes != 0 && !ring_bytes.is_power_of_two() {
             bail!("profile.sample_ring_bytes is {ring_bytes}: use a power of two of at least one page, or 0");
@@ -104,17 +109,45 @@ impl Config {
                     _ => Exits::Main,
                 },
                 records_per_minute: resolved.integer("crash.records_per_minute") as u32,
+                policies: dump.policies.clone(),
             },
             crash_spool: resolved.text("crash.spool").into(),
             crash_spool_limits: SpoolLimits {
                 bytes_max: resolved.integer("crash.spool_bytes_max"),
                 files_max: resolved.integer("crash.spool_files_max") as usize,
             },
+            dump,
             redactor: Redactor::new(resolved.table("crash.redact")).context("in crash.redact")?,
             log_level: resolved.text("log.level").to_owned(),
             own_telemetry_endpoint: optional(resolved.text("log.otlp_endpoint")).map(str::to_owned),
         })
     }
+}
+
+fn dump(resolved: &Resolved) -> Result<DumpConfig> {
+    let rules = resolved.table("dump.policies").iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let minidump = MinidumpLimits {
+        bytes_max: resolved.integer("dump.minidump_bytes_max"),
+        redact_memory: resolved.flag("dump.redact_memory"),
+        ..MinidumpLimits::default()
+    };
+    Ok(DumpConfig {
+        way: match resolved.text("dump.pattern") {
+            "auto" => Way::Auto,
+            "socket" => Way::Socket,
+            "pipe" => Way::Pipe,
+            _ => Way::Off,
+        },
+        policies: Policies::parse(resolved.text("dump.default"), rules).context("in dump.policies")?,
+        store: StoreLimits {
+            directory: resolved.text("dump.directory").into(),
+            bytes_max: resolved.integer("dump.bytes_max"),
+            files_max: resolved.integer("dump.files_max") as usize,
+            file_bytes_max: resolved.integer("dump.file_bytes_max"),
+        },
+        socket: resolved.text("dump.socket").into(),
+        options: DumpOptions { minidump, ..DumpOptions::default() },
+    })
 }
 
 /// A signal's endpoint: its own keys over the general ones; `None` if neither names an endpoint.

@@ -32,6 +32,8 @@ pub use own::{Before, OwnLife};
 pub use redact::Redactor;
 pub use report::Reporter;
 
+use crate::dump::socket::Outcomes;
+use crate::dump::{DumpKind, Policies, service};
 use crate::identity::Key;
 use crate::kernel::{CgroupMount, StderrTails, Tail};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -50,12 +52,14 @@ const DETAILS_MAX: usize = 256;
 const DETAIL_WAIT_NS: u64 = 600_000_000_000;
 
 /// How the signal works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CrashOptions {
     /// Which non-zero exits make a record.
     pub exits: Exits,
     /// Records of one kind of death in a minute.
     pub records_per_minute: u32,
+    /// Whose deaths make no record at all.
+    pub policies: Policies,
 }
 
 /// The signal's state in the pipeline.
@@ -90,12 +94,17 @@ struct DeathKey {
 
 impl Crashes {
     /// No death yet. Deaths go to `output`.
-    pub fn new(options: CrashOptions, output: SyncSender<Box<Death>>, ledger: Arc<Ledger>) -> Self {
+    pub fn new(
+        options: CrashOptions,
+        dump_outcomes: Option<Arc<Outcomes>>,
+        output: SyncSender<Box<Death>>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
+            limiter: Limiter::new(options.records_per_minute),
             options,
             details: HashMap::new(),
-            limiter: Limiter::new(options.records_per_minute),
-            metrics: CrashMetrics::default(),
+            metrics: CrashMetrics::new(dump_outcomes),
             cgroup_mount: CgroupMount::find(),
             cgroup_memory: CgroupMemoryFiles::find(),
             output,
@@ -150,6 +159,9 @@ impl Crashes {
             status: record.status,
             top: top(&detail, process),
         };
+        if service::decide(&self.options.policies, &process.subject) == DumpKind::None {
+            return self.ledger.lost(Signal::Crash, LossReason::Filtered, 1);
+        }
         let is_child = record.namespace_pid != 1;
         let oom = (kind == Kind::OomKill).then(|| self.oom(&record.sender, is_child));
         let mut death = Box::new(Death::new(record, process, kind, detail, sender, oom, tail, clocks));

@@ -13,6 +13,8 @@ use anyhow::{Context, Result};
 
 use crate::crash::record::CrashRecord;
 use crate::crash::{CrashOptions, Crashes, Death, Redactor, Reporter};
+use crate::dump::Store;
+use crate::dump::socket::Outcomes;
 use crate::kernel::{Hook, Kernel, KernelOptions, SampleSource};
 use crate::loss::Ledger;
 use crate::pipeline::{Flush, Pipeline, PipelineOptions};
@@ -46,6 +48,10 @@ pub struct CrashSetup {
     pub options: CrashOptions,
     /// What must not leave.
     pub redactor: Redactor,
+    /// Dumps that may belong to deaths.
+    pub dumps: Option<Store>,
+    /// What became of dumps.
+    pub dump_outcomes: Option<Arc<Outcomes>>,
     /// Where records go.
     pub sink: Box<dyn CrashSink>,
 }
@@ -155,21 +161,20 @@ fn start_reporter(
     ledger: &Arc<Ledger>,
 ) -> Result<(Crashes, JoinHandle<Box<dyn CrashSink>>)> {
     let (output, input) = sync_channel(DEATHS_WAITING_MAX);
-    let crashes = Crashes::new(setup.options, output, Arc::clone(ledger));
-    let CrashSetup { redactor, sink, .. } = setup;
+    let crashes = Crashes::new(setup.options, setup.dump_outcomes.clone(), output, Arc::clone(ledger));
+    let CrashSetup { redactor, dumps, sink, .. } = setup;
     let reporter = Builder::new()
         .name("crash".to_owned())
-        .spawn(move || report(&input, redactor, sink))
+        .spawn(move || report(&input, Reporter::new(redactor, dumps), sink))
         .context("cannot start the crash reporter's thread")?;
     Ok((crashes, reporter))
 }
 
 fn report(
     input: &Receiver<Box<Death>>,
-    redactor: Redactor,
+    mut reporter: Reporter,
     mut sink: Box<dyn CrashSink>,
 ) -> Box<dyn CrashSink> {
-    let mut reporter = Reporter::new(redactor);
     loop {
         match input.recv_timeout(CRASH_TURN) {
             Ok(death) => sink.accept(reporter.record(&death)),

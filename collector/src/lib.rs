@@ -9,6 +9,7 @@ pub mod config;
 pub mod crash;
 pub mod daemon;
 pub mod diagnostics;
+pub mod dump;
 pub mod export;
 pub mod identity;
 pub mod kernel;

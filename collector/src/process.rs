@@ -38,7 +38,7 @@ const REFRESHES_PER_TURN_MAX: u32 = 64;
 const KERNEL: &str = "kernel";
 
 /// Nanoseconds of a tick of `starttime` in `/proc/PID/stat` (USER_HZ is 100 on every architecture we run on).
-const TICK_NS: u64 = 10_000_000;
+pub const TICK_NS: u64 = 10_000_000;
 
 /// A process.
 pub struct Process {
@@ -345,6 +345,13 @@ fn arguments(record: &ExecRecord) -> Arc<[u8]> {
         Some(whole) => whole.into(),
         None => scan::arguments(record.task.tgid).unwrap_or_else(|| record.arguments.as_slice().into()),
     }
+}
+
+/// File name of the executable of a process that runs.
+pub fn executable_name(tgid: u32) -> Option<String> {
+    let path = scan::executable(tgid)?;
+    let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
+    path.rsplit('/').next().map(str::to_owned)
 }
 
 fn process_name(tgid: u32, comm: &str, executable: Option<&str>) -> Arc<ProcessName> {

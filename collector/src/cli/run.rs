@@ -14,6 +14,8 @@ use super::{ConfigArguments, duration, ledger, output, stop_signal};
 use crate::config::Config;
 use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
+use crate::dump::Store;
+use crate::dump::service::DumpService;
 use crate::export::Backend;
 use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
@@ -52,7 +54,14 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
     let crash_sink = Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger)));
-    let crash = CrashSetup { options: config.crash, redactor: config.redactor, sink: crash_sink };
+    let dumps = start_dumps(&config);
+    let crash = CrashSetup {
+        options: config.crash,
+        redactor: config.redactor,
+        dumps: dumps.as_ref().and_then(|_| Store::open(config.dump.store.clone()).ok()),
+        dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
+        sink: crash_sink,
+    };
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, Some(crash), ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);
@@ -64,6 +73,10 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     output::tell("stopping: what was collected still goes out\n");
     let ledger = Arc::clone(daemon.ledger());
+    // First: what dies while we stop must find core_pattern as it was.
+    if let Some(dumps) = dumps {
+        dumps.stop();
+    }
     let (output, crash_sink) = daemon.stop()?;
     output.stop();
     if let Some(crash_sink) = crash_sink {
@@ -71,6 +84,22 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     output::tell(&format!("{}\n", ledger::text(&ledger.accounts())));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Dumps are an extra: where they cannot be had the agent goes on without.
+fn start_dumps(config: &Config) -> Option<DumpService> {
+    match DumpService::start(&config.dump) {
+        Ok(service) => {
+            if let Some(service) = &service {
+                tracing::info!(pattern = ?service.pattern(), "dumps are taken; core_pattern comes back at the stop");
+            }
+            service
+        }
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "no dumps are taken");
+            None
+        }
+    }
 }
 
 fn warn_of_missing(daemon: &Daemon<Output>) {

@@ -113,6 +113,48 @@ pub fn keys() -> Vec<Key> {
             "Keep the last 8 KiB that each process writes to standard error, for its crash record. Costs some tens of \
              nanoseconds on every system call of the node.",
         ),
+        key(
+            "dump.pattern",
+            Kind::Choice(&["off", "auto", "socket", "pipe"]),
+            "off",
+            "Whether dumps are taken, and how: by the kernel's coredump socket (6.16), or by a program that the kernel \
+             starts. Anything but off takes core_pattern over while the agent runs, if a policy asks for dumps.",
+        ),
+        key(
+            "dump.default",
+            Kind::Choice(&["none", "record", "minidump", "core"]),
+            "record",
+            "What is kept of a death: nothing, the crash record, a minidump beside it, or the whole core.",
+        ),
+        key(
+            "dump.policies",
+            Kind::Table,
+            "{}",
+            "Other than the default, by service:GLOB, container:ID-PREFIX, unit:GLOB, namespace:GLOB or \
+             pod:NAMESPACE/NAME.",
+        ),
+        key("dump.directory", Kind::Text, "/var/lib/kansoku/dumps", "Directory of dumps."),
+        key(
+            "dump.bytes_max",
+            Kind::Integer(1 << 20, 1 << 50),
+            "1073741824",
+            "Bytes of all dumps; the oldest go first.",
+        ),
+        key("dump.files_max", Kind::Integer(1, 100_000), "50", "Dumps that are kept."),
+        key(
+            "dump.file_bytes_max",
+            Kind::Integer(1 << 20, 1 << 50),
+            "536870912",
+            "Bytes of one core, compressed. What is longer is cut, and said so.",
+        ),
+        key("dump.minidump_bytes_max", Kind::Integer(1 << 16, 1 << 30), "8388608", "Bytes of one minidump."),
+        key(
+            "dump.redact_memory",
+            Kind::Flag,
+            "false",
+            "Replace everything in minidumps that is no address: stacks unwind, and no data of the process leaves.",
+        ),
+        key("dump.socket", Kind::Text, "/run/kansoku/core.sock", "The socket that the kernel dumps into."),
         key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
         key(
             "kernel.log_level",

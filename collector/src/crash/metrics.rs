@@ -3,10 +3,13 @@
 //! Refuses: unbounded series. Above the limit deaths are counted in one overflow series, as OpenTelemetry names it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::record::Kind;
 use super::signals;
 use super::verdict::Verdict;
+use crate::dump::socket::Outcomes;
 use crate::telemetry::{Metric, MetricKind, Point};
 
 /// Series of deaths.
@@ -21,12 +24,18 @@ pub struct CrashMetrics {
     deaths: BTreeMap<(String, Kind, String), u64>,
     oom_kills: BTreeMap<String, u64>,
     overflow: u64,
+    dump_outcomes: Option<Arc<Outcomes>>,
     recorded: u64,
     stopped: u64,
     failed: u64,
 }
 
 impl CrashMetrics {
+    /// Nothing is counted yet. Dumps are counted where they are taken.
+    pub fn new(dump_outcomes: Option<Arc<Outcomes>>) -> Self {
+        Self { dump_outcomes, ..Self::default() }
+    }
+
     /// Counts a death of a workload. `status` as `wait(2)` gives it.
     pub fn count_death(&mut self, service: &str, kind: Kind, status: u32) {
         self.recorded += 1;
@@ -92,7 +101,27 @@ impl CrashMetrics {
                 oom_kills.collect(),
             ),
             counter("kansoku.process.exits", "Ends of processes by outcome.", "{process}", exits.into()),
+            counter("kansoku.dumps", "Dumps that the kernel offered, by outcome.", "{dump}", self.dumps()),
         ]
+    }
+}
+
+impl CrashMetrics {
+    fn dumps(&self) -> Vec<Point> {
+        let Some(outcomes) = &self.dump_outcomes else { return Vec::new() };
+        let counts = [
+            ("written", &outcomes.written),
+            ("truncated", &outcomes.truncated),
+            ("refused_by_policy", &outcomes.refused_by_policy),
+            ("busy", &outcomes.busy),
+            ("failed", &outcomes.failed),
+            ("foreign", &outcomes.foreign),
+        ];
+        let point = |(outcome, count): (&str, &AtomicU64)| Point {
+            attributes: vec![("kansoku.dump.outcome", outcome.to_owned())],
+            value: count.load(Ordering::Relaxed) as f64,
+        };
+        counts.into_iter().map(point).collect()
     }
 }
 

@@ -325,7 +325,7 @@ pub struct Stderr {
 /// A dump beside the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpFile {
-    /// `minidump` or `core`
+    /// `minidump` or `core+zstd`
     pub format: String,
     /// Where it is.
     pub path: String,

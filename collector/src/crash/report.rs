@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use collector_common::crash::{FaultRecord, SignalRecord};
 use collector_common::limits::{STACK_PAGE_BYTES, STACK_PAGES_MAX};
@@ -12,14 +13,17 @@ use super::death::Death;
 use super::fingerprint::fingerprint;
 use super::place;
 use super::record::{
-    CodeMapping, CrashRecord, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, StackFrame, Stderr, Threads,
+    CodeMapping, CrashRecord, DumpFile, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, StackFrame, Stderr,
+    Threads,
 };
 use super::redact::Redactor;
 use super::summary;
 use super::unwind::{CodeRegion, End, StackSnapshot, unwind};
 use super::{signals, spool, text};
 use crate::arch;
-use crate::process::{Place, comm};
+use crate::dump::Store;
+use crate::dump::service::RENAME_MAX;
+use crate::process::{Place, TICK_NS, comm};
 use crate::profile::Frame;
 use crate::symbolize::{SymbolOptions, Symbolizer};
 use crate::telemetry::{FrameKind, Location};
@@ -33,18 +37,25 @@ const FINGERPRINTS_MAX: usize = 4_096;
 /// Bytes of function names that the reporter remembers.
 const SYMBOL_CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Bit of a wait status: a core was dumped.
+const CORE_DUMPED: u32 = 0x80;
+
+/// How often a dump is looked for.
+const RENAME_POLL: Duration = Duration::from_millis(10);
+
 /// Makes records.
 pub struct Reporter {
     symbolizer: Symbolizer,
     redactor: Redactor,
+    dumps: Option<Store>,
     fingerprints: HashMap<u64, String>,
 }
 
 impl Reporter {
-    /// A reporter with rules for what must not leave.
-    pub fn new(redactor: Redactor) -> Self {
+    /// A reporter with rules for what must not leave, and the dumps that may belong to deaths.
+    pub fn new(redactor: Redactor, dumps: Option<Store>) -> Self {
         let options = SymbolOptions { lines: true, cache_bytes_max: SYMBOL_CACHE_BYTES_MAX };
-        Self { symbolizer: Symbolizer::new(options), redactor, fingerprints: HashMap::new() }
+        Self { symbolizer: Symbolizer::new(options), redactor, dumps, fingerprints: HashMap::new() }
     }
 
     /// The record of a death.
@@ -69,6 +80,7 @@ impl Reporter {
             cgroup_memory: death.cgroup_memory.clone(),
             mappings: mappings(death),
             stderr: self.stderr(death),
+            dump: self.dump(death),
             ..CrashRecord::default()
         };
         self.add_signal(death, &mut record);
@@ -118,6 +130,18 @@ impl Reporter {
             written_bytes: tail.written_bytes,
             is_truncated: tail.written_bytes > tail.bytes.len() as u64,
         })
+    }
+
+    /// The dump of a process that dumped. Its file gets its name just after the process was let go.
+    fn dump(&self, death: &Death) -> Option<DumpFile> {
+        let store = self.dumps.as_ref().filter(|_| death.status & CORE_DUMPED != 0)?;
+        let deadline = Instant::now() + RENAME_MAX;
+        loop {
+            match store.find(death.name.pid, death.task.start_ns / TICK_NS) {
+                None if Instant::now() < deadline => std::thread::sleep(RENAME_POLL),
+                found => return found,
+            }
+        }
     }
 
     fn add_signal(&self, death: &Death, record: &mut CrashRecord) {
