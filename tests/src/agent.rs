@@ -133,7 +133,8 @@ impl Agent {
         self.signal(Signal::INT);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the agent is our child and not yet waited for");
     }

@@ -1,6 +1,6 @@
 //! Cgroups as container runtimes make them, in the unified hierarchy of this machine, removed with their handle.
 //!
-//! Refuses: the v1 controllers; the agent attributes by the unified hierarchy.
+//! Refuses: v1 controllers other than memory; the agent attributes by the unified hierarchy.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,7 @@ pub fn mount() -> PathBuf {
 
 /// A cgroup that goes with its handle, and its parents that were made for it.
 pub struct Cgroup {
+    mount: PathBuf,
     path: PathBuf,
     made: Vec<PathBuf>,
 }
@@ -24,7 +25,11 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes a cgroup, given its path below the mount.
     pub fn make(below: &str) -> Self {
-        let mut path = mount();
+        Self::make_in(mount(), below)
+    }
+
+    fn make_in(mount: PathBuf, below: &str) -> Self {
+        let mut path = mount.clone();
         let mut made = Vec::new();
         for segment in below.split('/').filter(|segment| !segment.is_empty()) {
             path.push(segment);
@@ -33,7 +38,7 @@ impl Cgroup {
                 made.push(path.clone());
             }
         }
-        Self { path, made }
+        Self { mount, path, made }
     }
 
     /// The directory.
@@ -43,7 +48,7 @@ impl Cgroup {
 
     /// The path below the mount, with a slash in front.
     pub fn below(&self) -> String {
-        format!("/{}", utf8(self.path.strip_prefix(mount()).expect("made below the mount")))
+        format!("/{}", utf8(self.path.strip_prefix(&self.mount).expect("made below the mount")))
     }
 
     /// Starts a program in the cgroup: like a runtime, enters first and executes then.
@@ -51,6 +56,54 @@ impl Cgroup {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.path.display());
         Running::start(Command::new("/bin/sh").args(["-c", &enter, "sh"]).arg(program.path()).args(arguments))
     }
+}
+
+/// A cgroup with a memory limit: in the unified hierarchy, and at the same path below the v1 controller if the machine
+/// has that.
+pub struct MemoryCgroup {
+    unified: Cgroup,
+    of_controller: Option<Cgroup>,
+}
+
+impl MemoryCgroup {
+    /// Makes it, given its path below the mounts.
+    pub fn make(below: &str, limit_bytes: u64) -> Self {
+        let unified = Cgroup::make(below);
+        let of_controller = memory_mount().map(|mount| Cgroup::make_in(mount, below));
+        let limit = if let Some(cgroup) = &of_controller {
+            cgroup.path.join("memory.limit_in_bytes")
+        } else {
+            let parents: Vec<&Path> = unified.path.ancestors().skip(1).collect();
+            let below_mount = parents.iter().rev().skip_while(|path| **path != unified.mount);
+            for parent in below_mount {
+                // It may be on already.
+                let _switched_on = std::fs::write(parent.join("cgroup.subtree_control"), "+memory");
+            }
+            unified.path.join("memory.max")
+        };
+        std::fs::write(&limit, limit_bytes.to_string())
+            .unwrap_or_else(|error| panic!("{}: {error}", limit.display()));
+        Self { unified, of_controller }
+    }
+
+    /// Starts a command in the cgroup: enters first and executes then.
+    pub fn start(&self, words: &[&str]) -> Running {
+        let cgroups = self.of_controller.iter().chain([&self.unified]);
+        let enter = cgroups.map(|cgroup| format!("echo $$ > {}/cgroup.procs && ", cgroup.path.display()));
+        let enter: String = enter.chain(["exec \"$@\"".to_owned()]).collect();
+        Running::start(Command::new("/bin/sh").args(["-c", &enter, "sh"]).args(words))
+    }
+}
+
+/// Where the v1 memory controller is mounted, if it is.
+fn memory_mount() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc(5)");
+    let is_memory = |line: &str| {
+        let options = line.split_once(" - cgroup ").and_then(|(_, rest)| rest.rsplit(' ').next());
+        options.is_some_and(|options| options.split(',').any(|option| option == "memory"))
+    };
+    let mount = mounts.lines().find(|line| is_memory(line))?;
+    mount.split(' ').nth(4).map(PathBuf::from)
 }
 
 impl Drop for Cgroup {

@@ -8,7 +8,30 @@ use std::collections::BTreeMap;
 const KERNEL_REASONS: [&str; 4] = ["ring_full", "scratch_missing", "sideband_lost", "malformed"];
 
 /// Reasons that apply between a typed record and a flushed window.
-const REPRESENT_REASONS: [&str; 4] = ["backlog", "window_full", "process_table_full", "filtered"];
+const REPRESENT_REASONS: [&str; 8] = [
+    "backlog",
+    "window_full",
+    "process_table_full",
+    "filtered",
+    "healthy_exit",
+    "crash_rate_limited",
+    "crash_reporter_behind",
+    "crash_detail_orphan",
+];
+
+/// Reasons that apply between a flushed window and its receiver.
+const EXPORT_REASONS: [&str; 10] = [
+    "symbolizer_behind",
+    "export_queue_full",
+    "export_rejected",
+    "export_refused",
+    "export_retry_exhausted",
+    "export_shutdown",
+    "export_switched_off",
+    "spool_failed",
+    "spool_evicted",
+    "export_spooled",
+];
 
 /// The books of all signals.
 #[derive(Clone, Debug)]
@@ -90,7 +113,9 @@ impl Books {
         for (signal, account) in &self.accounts {
             let represent = account.lost_by(&REPRESENT_REASONS);
             let kernel = account.lost_by(&KERNEL_REASONS);
-            let export = account.lost.values().sum::<u64>() - kernel - represent;
+            let export = account.lost_by(&EXPORT_REASONS);
+            let total: u64 = account.lost.values().sum();
+            assert_eq!(total, kernel + represent + export, "{signal}, a reason of no stage: {account:#?}");
             assert_eq!(account.seen, kernel + account.decoded, "{signal}, from the kernel: {account:#?}");
             assert_eq!(account.decoded, represent + account.represented, "{signal}, windows: {account:#?}");
             if let Some(exported) = account.exported {

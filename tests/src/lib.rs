@@ -5,7 +5,10 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod container;
+pub mod crash;
 pub mod ledger;
+pub mod metrics;
 pub mod profile;
 pub mod receiver;
 pub mod tools;

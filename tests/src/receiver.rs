@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::logs::v1 as logs;
 use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
 use opentelemetry_proto::tonic::collector::profiles::v1development as profiles;
 use prost::Message;
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 
+use logs::logs_service_server::{LogsService, LogsServiceServer};
 use metrics::metrics_service_server::{MetricsService, MetricsServiceServer};
 use profiles::profiles_service_server::{ProfilesService, ProfilesServiceServer};
 
@@ -68,6 +70,7 @@ pub enum Behaviour {
 struct Received {
     profiles: Vec<profiles::ExportProfilesServiceRequest>,
     metrics: Vec<metrics::ExportMetricsServiceRequest>,
+    logs: Vec<logs::ExportLogsServiceRequest>,
     attempts: u64,
     complaints: Vec<String>,
 }
@@ -127,6 +130,11 @@ impl Receiver {
     /// The metrics that arrived.
     pub fn metrics(&self) -> Vec<metrics::ExportMetricsServiceRequest> {
         self.received().metrics.clone()
+    }
+
+    /// The logs that arrived.
+    pub fn logs(&self) -> Vec<logs::ExportLogsServiceRequest> {
+        self.received().logs.clone()
     }
 
     /// Requests that were tried, of whatever end.
@@ -214,11 +222,15 @@ async fn serve_grpc(listener: TcpListener, handler: Handler) {
     let profiles = ProfilesServiceServer::new(handler.clone())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let metrics = MetricsServiceServer::new(handler)
+    let metrics = MetricsServiceServer::new(handler.clone())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let logs = LogsServiceServer::new(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    let server = tonic::transport::Server::builder().add_service(profiles).add_service(metrics);
+    let server =
+        tonic::transport::Server::builder().add_service(profiles).add_service(metrics).add_service(logs);
     server.serve_with_incoming(incoming).await.expect("the server runs until it is dropped");
 }
 
@@ -243,6 +255,18 @@ impl MetricsService for Handler {
         self.grpc_status().await?;
         self.received().metrics.push(request.into_inner());
         Ok(tonic::Response::new(metrics::ExportMetricsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Handler {
+    async fn export(
+        &self,
+        request: tonic::Request<logs::ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<logs::ExportLogsServiceResponse>, Status> {
+        self.grpc_status().await?;
+        self.received().logs.push(request.into_inner());
+        Ok(tonic::Response::new(logs::ExportLogsServiceResponse::default()))
     }
 }
 
@@ -336,6 +360,11 @@ async fn take(request: Request<Incoming>, handler: &Handler) -> Result<Bytes, St
                 metrics::ExportMetricsServiceRequest::decode(body).map_err(|error| error.to_string())?;
             handler.received().metrics.push(request);
             Ok(metrics::ExportMetricsServiceResponse::default().encode_to_vec().into())
+        }
+        "/v1/logs" => {
+            let request = logs::ExportLogsServiceRequest::decode(body).map_err(|error| error.to_string())?;
+            handler.received().logs.push(request);
+            Ok(logs::ExportLogsServiceResponse::default().encode_to_vec().into())
         }
         other => Err(format!("path {other:?}")),
     }

@@ -5,7 +5,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -83,6 +83,13 @@ impl Program {
         self.path.file_name().and_then(|name| name.to_str()).expect("our names are UTF-8")
     }
 
+    /// A command that runs it in its own directory.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(utf8(&self.path), arguments);
+        command.current_dir(self.directory());
+        command
+    }
+
     /// Starts it.
     pub fn start(&self, arguments: &[&str]) -> Running {
         Running::start(Command::new(&self.path).args(arguments))
@@ -115,12 +122,17 @@ impl Running {
     }
 
     /// Waits for the end and fails unless it was a good one.
-    pub fn expect_success(mut self, time_max: Duration) {
+    pub fn expect_success(self, time_max: Duration) {
+        let status = self.wait(time_max);
+        assert!(status.success(), "the workload ended with {status}");
+    }
+
+    /// Waits for the end, whatever it is.
+    pub fn wait(mut self, time_max: Duration) -> ExitStatus {
         let deadline = Instant::now() + time_max;
         loop {
             if let Some(status) = self.child.try_wait().expect("our child") {
-                assert!(status.success(), "the workload ended with {status}");
-                return;
+                return status;
             }
             assert!(Instant::now() < deadline, "the workload still runs after {time_max:?}");
             std::thread::sleep(Duration::from_millis(5));

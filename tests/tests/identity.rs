@@ -3,23 +3,18 @@
 //! Every tenant runs the same binary in a function of its own, so the function proves whose sample it was. Refuses:
 //! one sample on the wrong container: the count of those must be zero.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::agent::{Agent, STOP_MAX};
 use tests::cgroup::Cgroup;
+use tests::container::Container;
 use tests::profile::{self, Stack};
 use tests::receiver::{Behaviour, Protocol, Receiver};
-use tests::tools;
-use tests::workload::{FRAME_POINTERS, Program, Running, utf8};
+use tests::workload::{FRAME_POINTERS, Program, utf8};
 
 const ALPHA: &str = "a1a1a1a1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
 const BETA: &str = "b1b1b1b1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
-/// The cgroup above runc's container; runc removes the container's own only.
-const RUNC_PARENT: &str = "kansoku-test-runc";
-
 const INSIDE: &str = "c1c1c1c1b2b2b2b2c3c3c3c3d4d4d4d4e5e5e5e5f6f6f6f6a7a7a7a7b8b8b8b8";
 
 /// Samples below which a tenant was not really seen.
@@ -119,10 +114,11 @@ fn a_profile_of_one_target_holds_nothing_else() {
 /// A container made by runc: the binary has a path inside the container's root only, and still gets its names.
 #[test]
 fn runc_container() {
-    tools::require("runc", "runc");
     let program = Program::c("spin.c", &[FRAME_POINTERS, &["-static"]].concat());
     let directory = TempDir::new().expect("a temporary directory");
-    let container = Container::start(directory.path(), program.path());
+    let mut container =
+        Container::prepare(directory.path(), program.path(), &["/opt/inner-program", "60"], INSIDE);
+    container.start();
     let check = |target: &[&str]| {
         let path = directory.path().join("inside.otlp");
         let arguments = [target, &["--duration", "4s", "-o", utf8(&path)]].concat();
@@ -149,58 +145,4 @@ fn runc_container() {
     check(&[]);
     check(&["--container", &INSIDE[..10]]);
     drop(container);
-}
-
-/// A running container; deleted by force when the handle goes.
-struct Container {
-    state: String,
-    _running: Running,
-}
-
-impl Container {
-    fn start(directory: &Path, program: &Path) -> Self {
-        let bundle = directory.join("bundle");
-        let root = bundle.join("rootfs/opt");
-        std::fs::create_dir_all(&root).expect("the container's root");
-        std::fs::create_dir_all(bundle.join("rootfs/proc")).expect("the container's root");
-        std::fs::copy(program, root.join("inner-program")).expect("the container's program");
-        tools::succeed(Command::new("runc").args(["spec", "--bundle", utf8(&bundle)]));
-        let path = bundle.join("config.json");
-        let text = std::fs::read(&path).expect("runc wrote its config");
-        let mut config: serde_json::Value = serde_json::from_slice(&text).expect("runc writes JSON");
-        config["process"]["terminal"] = false.into();
-        config["process"]["args"] = vec!["/opt/inner-program", "60"].into();
-        // These machines grant no CAP_SYS_RESOURCE.
-        config["process"]["rlimits"] = Vec::<serde_json::Value>::new().into();
-        config["linux"]["cgroupsPath"] = format!("/{RUNC_PARENT}/{INSIDE}").into();
-        tools::write_file(&path, config.to_string().as_bytes());
-        let state = utf8(&directory.join("state")).to_owned();
-        let log = directory.join("runc.log");
-        let mut command = Command::new("runc");
-        command.args(["--root", &state, "--log", utf8(&log), "run", "--bundle", utf8(&bundle), INSIDE]);
-        let container = Self { _running: Running::start(&mut command), state };
-        let is_up = || {
-            let list = Command::new("runc").args(["--root", &container.state, "state", INSIDE]).output();
-            list.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"running\""))
-        };
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while !is_up() {
-            let log = std::fs::read_to_string(&log).unwrap_or_default();
-            assert!(std::time::Instant::now() < deadline, "the container does not start:\n{log}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        container
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        // It is gone already if it failed to start.
-        let _gone = Command::new("runc").args(["--root", &self.state, "delete", "--force", INSIDE]).output();
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        for parent in hierarchies.map(|entry| entry.path().join(RUNC_PARENT)) {
-            let _not_there = std::fs::remove_dir(parent);
-        }
-        let _not_there = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(RUNC_PARENT));
-    }
 }
