@@ -17,6 +17,10 @@ pub struct ExecRecord {
     pub task: Task,
     /// Bytes of all arguments with their terminating zeros; 0 where they could not be read.
     pub argument_bytes: u32,
+    /// Process id in its own PID namespace; 0 where not known.
+    pub namespace_pid: u32,
+    /// Depth of its PID namespace: 0 is the initial one.
+    pub namespace_level: u32,
     /// Zero.
     pub padding: u32,
     /// The arguments, as many as fit.

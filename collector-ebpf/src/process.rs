@@ -61,6 +61,9 @@ fn exec() -> i32 {
             (&raw mut (*record).task).write(task::current());
             let bytes = task::copy_arguments(&raw mut (*record).arguments);
             (&raw mut (*record).argument_bytes).write(bytes);
+            let (pid, level) = task::namespace_pid(task::current_pointer()).unwrap_or((0, 0));
+            (&raw mut (*record).namespace_pid).write(pid);
+            (&raw mut (*record).namespace_level).write(level);
             (&raw mut (*record).padding).write(0);
         }
     });

@@ -90,9 +90,15 @@ impl Default for Identity {
 
 impl Identity {
     /// The subject of a process in a cgroup. `executable` names the service where nothing else does: a container is
-    /// named by its first process, which is its main process, and anew when that executes another program (a runtime
-    /// joins the container before it executes the container's program).
-    pub fn subject(&mut self, cgroup: &CgroupName, tgid: u32, executable: &str) -> Arc<Subject> {
+    /// named by its main process, or by its first one until that is seen, and anew when that executes another program (a
+    /// runtime joins the container before it executes the container's program).
+    pub fn subject(
+        &mut self,
+        cgroup: &CgroupName,
+        tgid: u32,
+        executable: &str,
+        is_main: bool,
+    ) -> Arc<Subject> {
         let mut subject = Subject {
             service_name: executable.to_owned(),
             container: cgroup.container.clone(),
@@ -110,6 +116,9 @@ impl Identity {
             .subjects
             .entry(key)
             .or_insert_with(|| Named { subject: Arc::new(subject.clone()), named_by: tgid });
+        if is_main {
+            named.named_by = tgid;
+        }
         if named.named_by == tgid && named.subject.service_name != subject.service_name {
             subject.revision = named.subject.revision + 1;
             named.subject = Arc::new(subject);
@@ -147,23 +156,26 @@ fn of_process(tgid: u32) -> Option<CgroupName> {
 mod tests {
     use super::*;
 
-    /// Processes of one container, with the executable each has at its turn; expects the last subject's name.
-    fn check(steps: &[(u32, &str)], expected: &str) {
+    /// Processes of one container, with the executable each has at its turn and whether it is the main one; expects the last subject's name.
+    fn check(steps: &[(u32, &str, bool)], expected: &str) {
         let mut identity = Identity::default();
         let container = Container { id: "a".repeat(64), runtime: None };
         let cgroup = CgroupName { container: Some(container), unit: None };
         let names: Vec<_> = steps
             .iter()
-            .map(|(tgid, executable)| identity.subject(&cgroup, *tgid, executable).service_name.clone())
+            .map(|(tgid, executable, is_main)| {
+                identity.subject(&cgroup, *tgid, executable, *is_main).service_name.clone()
+            })
             .collect();
         assert_eq!(names.last().map(String::as_str), Some(expected), "{steps:?}");
     }
 
     #[test]
     fn a_container_is_named_by_its_main_process() {
-        check(&[(7, "nginx")], "nginx");
-        check(&[(7, "runc"), (7, "nginx")], "nginx");
-        check(&[(7, "nginx"), (8, "sh")], "nginx");
-        check(&[(7, "runc"), (8, "sh"), (7, "nginx"), (8, "curl")], "nginx");
+        check(&[(7, "nginx", false)], "nginx");
+        check(&[(7, "runc", false), (7, "nginx", false)], "nginx");
+        check(&[(7, "nginx", true), (8, "sh", false)], "nginx");
+        check(&[(7, "runc", false), (8, "sh", false), (7, "nginx", false), (8, "curl", false)], "nginx");
+        check(&[(6, "runc", false), (7, "nginx", true), (6, "runc", false)], "nginx");
     }
 }

@@ -5,15 +5,19 @@
 
 mod maps;
 mod module;
+mod rootfs;
 mod scan;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use collector_common::event::Task;
 use collector_common::process::ExecRecord;
 pub use maps::{CodeMap, Place};
 pub use module::{Module, ModuleId, Modules, Witness};
+use quick_cache::unsync::Cache;
+pub use scan::is_main;
 
 use crate::identity::{Identity, Subject};
 use crate::kernel::{MappingEvent, SidebandEvent};
@@ -25,6 +29,9 @@ const KEEP_ENDED_NS: u64 = 5_000_000_000;
 
 /// Processes in the table. `kernel.pid_max` of a large node is higher, but not what runs on it.
 const PROCESSES_MAX: usize = 65_536;
+
+/// Containers whose place of files is remembered.
+const CONTAINERS_MAX: usize = 1_024;
 
 /// A process's maps are read again from `/proc` at most this often. The interval doubles with each reading, up to the
 /// maximum: code of a runtime has no file, however often the maps are read.
@@ -54,7 +61,11 @@ pub struct Process {
     pub subject: Arc<Subject>,
     /// Its arguments, each ended by a zero, as far as they are known.
     pub arguments: Arc<[u8]>,
+    /// Where the files of its container lie on the host.
+    pub root: Arc<[PathBuf]>,
     cgroup_id: u64,
+    /// Whether it is the first process of a PID namespace other than the initial one: a container's main process.
+    is_main: bool,
     ended: bool,
     refresh_due_ns: u64,
     refresh_interval_ns: u64,
@@ -66,6 +77,7 @@ pub struct ProcessTable {
     ended: VecDeque<(u64, u32, u64)>,
     modules: Modules,
     identity: Identity,
+    roots: Cache<String, Arc<[PathBuf]>>,
     refreshes_left: u32,
     has_sideband: bool,
     ledger: Arc<Ledger>,
@@ -79,6 +91,7 @@ impl ProcessTable {
             ended: VecDeque::new(),
             modules: Modules::default(),
             identity: Identity::default(),
+            roots: Cache::new(CONTAINERS_MAX),
             refreshes_left: REFRESHES_PER_TURN_MAX,
             has_sideband,
             ledger,
@@ -156,8 +169,10 @@ impl ProcessTable {
             process.name = process_name(task.tgid, comm(task), None);
         }
         process.arguments = arguments(record);
+        process.is_main = record.namespace_pid == 1 && record.namespace_level > 0;
         // A runtime joins the container's cgroup before it executes the container's program.
         self.set_subject(task.tgid);
+        self.set_root(task.tgid);
         self.count(true);
     }
 
@@ -180,7 +195,9 @@ impl ProcessTable {
             maps: parent_process.maps.clone(),
             subject: Arc::clone(&parent_process.subject),
             arguments: Arc::clone(&parent_process.arguments),
+            root: Arc::clone(&parent_process.root),
             cgroup_id: parent_process.cgroup_id,
+            is_main: false,
             ended: false,
             refresh_due_ns: 0,
             refresh_interval_ns: REFRESH_INTERVAL_NS,
@@ -270,7 +287,24 @@ impl ProcessTable {
     fn set_subject(&mut self, tgid: u32) {
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
-        process.subject = self.identity.subject(&cgroup, tgid, &process.name.executable_name);
+        process.subject =
+            self.identity.subject(&cgroup, tgid, &process.name.executable_name, process.is_main);
+    }
+
+    /// Reads where a container's files are, once per container: `/proc` tells only while it runs.
+    fn set_root(&mut self, tgid: u32) {
+        let Some(process) = self.processes.get_mut(&tgid) else { return };
+        let Some(container) = &process.subject.container else { return };
+        if let Some(known) = self.roots.get(&container.id) {
+            process.root = Arc::clone(known);
+            return;
+        }
+        let directories: Arc<[PathBuf]> = rootfs::host_directories(tgid).into();
+        // A process that is gone is not an answer for its container.
+        if !directories.is_empty() {
+            self.roots.insert(container.id.clone(), Arc::clone(&directories));
+        }
+        process.root = directories;
     }
 
     fn forget_image(&mut self, tgid: u32) {
@@ -305,7 +339,8 @@ impl ProcessTable {
         let fallback = if scan::is_kernel_thread(task.tgid) { KERNEL } else { comm(task) };
         let name = process_name(task.tgid, fallback, executable);
         let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
-        let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name);
+        let is_main = scan::is_main(task.tgid);
+        let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name, is_main);
         let process = Process {
             tgid: task.tgid,
             start_ticks,
@@ -313,12 +348,15 @@ impl ProcessTable {
             maps,
             subject,
             arguments,
+            root: Arc::default(),
             cgroup_id: task.cgroup_id,
+            is_main,
             ended: false,
             refresh_due_ns: 0,
             refresh_interval_ns: REFRESH_INTERVAL_NS,
         };
         self.processes.insert(task.tgid, process);
+        self.set_root(task.tgid);
         true
     }
 

@@ -98,12 +98,14 @@ impl Symbolizer {
         profiles
     }
 
-    /// Names the frames of one stack, innermost first; a window of its own.
+    /// Names the frames of one stack, innermost first; a window of its own. `root` is where the files of the process's
+    /// container lie on the host.
     pub fn locations_of(
         &mut self,
         process: &Arc<ProcessName>,
         subject: &Arc<Subject>,
         thread_name: &str,
+        root: &Arc<[PathBuf]>,
         frames: Vec<Frame>,
     ) -> Vec<Arc<Location>> {
         let stack = Stack {
@@ -114,15 +116,15 @@ impl Symbolizer {
             count: 1,
         };
         let stacks = [stack];
-        self.native.prepare(&stacks, &Peers::of(&stacks));
+        self.native.prepare(&stacks, &Peers::of(&stacks).with_root(root));
         let locations = self.locations(&stacks[0], &mut HashMap::new());
         self.end_window();
         locations
     }
 
     /// Where the file of a module can be opened now; `None` if no way leads there any more.
-    pub fn path_of(&self, module: &Module) -> Option<PathBuf> {
-        locate(module, &Peers::default())
+    pub fn path_of(&self, module: &Module, root: &Arc<[PathBuf]>) -> Option<PathBuf> {
+        locate(module, &Peers::default().with_root(root))
     }
 
     /// Drops what recent windows did not use.

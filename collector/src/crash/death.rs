@@ -2,6 +2,7 @@
 //!
 //! Refuses: names of functions and files of any kind; those take time, and the pipeline has none.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use collector_common::crash::{DeathRecord, FaultRecord, SignalRecord};
@@ -57,6 +58,8 @@ pub struct Death {
     pub subject: Arc<Subject>,
     /// Its arguments, each ended by a zero.
     pub arguments: Arc<[u8]>,
+    /// Where the files of its container lie on the host.
+    pub root: Arc<[PathBuf]>,
     /// Its code.
     pub maps: CodeMap,
     /// User and group in the initial user namespace.
@@ -137,6 +140,7 @@ impl Death {
             name: Arc::clone(&process.name),
             subject: Arc::clone(&process.subject),
             arguments: Arc::clone(&process.arguments),
+            root: Arc::clone(&process.root),
             maps: process.maps.clone(),
             ids: (record.uid, record.gid),
             namespace_pid: Some(record.namespace_pid).filter(|&pid| pid != 0),

@@ -201,8 +201,13 @@ impl Reporter {
                 Some(Place::Anonymous) | None => Frame::Anonymous(address),
             }
         });
-        let locations =
-            self.symbolizer.locations_of(&death.name, &death.subject, comm(&fault.task), places.collect());
+        let locations = self.symbolizer.locations_of(
+            &death.name,
+            &death.subject,
+            comm(&fault.task),
+            &death.root,
+            places.collect(),
+        );
         let frames = unwound.addresses.iter().zip(&locations);
         record.stack = frames.flat_map(|(&address, location)| stack_frames(address, location)).collect();
     }
@@ -210,9 +215,12 @@ impl Reporter {
     /// Where the code's files can be opened now.
     fn regions(&self, death: &Death) -> Vec<CodeRegion> {
         let region = |(start, end, place): (u64, u64, &Place)| match place {
-            Place::File { module, offset } => {
-                Some(CodeRegion { start, end, file_offset: *offset, path: self.symbolizer.path_of(module)? })
-            }
+            Place::File { module, offset } => Some(CodeRegion {
+                start,
+                end,
+                file_offset: *offset,
+                path: self.symbolizer.path_of(module, &death.root)?,
+            }),
             _ => None,
         };
         death.maps.regions().filter_map(region).collect()

@@ -14,7 +14,7 @@ use super::pattern::{CORE_PATTERN, Pattern, Takeover};
 use super::socket::{Outcomes, Server};
 use super::{DumpKind, DumpOptions, Policies, Store, StoreLimits};
 use crate::identity::{Identity, Subject};
-use crate::process::executable_name;
+use crate::process::{executable_name, is_main};
 
 /// How `core_pattern` is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub fn decider(policies: Policies) -> impl Fn(u32, Option<u64>) -> DumpKind + Se
         let mut identity = identity.borrow_mut();
         let cgroup = identity.cgroup(cgroup_id.unwrap_or(0), pid);
         let executable = executable_name(pid).unwrap_or_default();
-        decide(&policies, &identity.subject(&cgroup, pid, &executable))
+        decide(&policies, &identity.subject(&cgroup, pid, &executable, is_main(pid)))
     }
 }
 

@@ -40,6 +40,12 @@ pub fn is_kernel_thread(tgid: u32) -> bool {
     process(tgid).and_then(|process| process.stat().ok()).is_some_and(|stat| stat.flags & KERNEL_THREAD != 0)
 }
 
+/// Whether a process is the first one of a PID namespace other than the initial one.
+pub fn is_main(tgid: u32) -> bool {
+    let ids = process(tgid).and_then(|process| process.status().ok()?.nspid);
+    ids.is_some_and(|ids| ids.len() > 1 && ids.last() == Some(&1))
+}
+
 /// Path of a process's executable, as the process sees it.
 pub fn executable(tgid: u32) -> Option<String> {
     process(tgid)?.exe().ok()?.to_str().map(str::to_owned)

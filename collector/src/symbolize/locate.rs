@@ -18,12 +18,16 @@ use crate::profile::{Frame, Stack};
 /// Processes that are tried for one module.
 const PROCESSES_TRIED_MAX: usize = 4;
 
+/// The host's files, from within a container that sees the host's processes.
+const HOST_ROOT: &str = "/proc/1/root";
+
 /// Processes that may hold a module: those that ran in it, and others of the same subject.
 #[derive(Default)]
 pub struct Peers {
     by_module: HashMap<ModuleId, Vec<u32>>,
     by_subject: HashMap<Arc<Subject>, Vec<u32>>,
     subject_of: HashMap<ModuleId, Arc<Subject>>,
+    roots: Arc<[PathBuf]>,
 }
 
 impl Peers {
@@ -40,6 +44,11 @@ impl Peers {
             }
         }
         peers
+    }
+
+    /// Adds the directories on the host that make up a container's root.
+    pub fn with_root(self, roots: &Arc<[PathBuf]>) -> Self {
+        Self { roots: Arc::clone(roots), ..self }
     }
 
     fn of_module(&self, module: ModuleId) -> impl Iterator<Item = u32> {
@@ -62,6 +71,11 @@ fn candidates(module: &Module, peers: &Peers) -> Vec<PathBuf> {
     let witness = module.witness;
     candidates.push(format!("/proc/{}/map_files/{:x}-{:x}", witness.tgid, witness.start, witness.end).into());
     candidates.push(format!("/proc/{}/root{}", witness.tgid, module.path).into());
+    // The agent may run in a container itself: the host's files are those of its first process.
+    let below = module.path.trim_start_matches('/');
+    candidates.extend(peers.roots.iter().map(|root| root.join(below)));
+    let in_host = |root: &PathBuf| Some(Path::new(HOST_ROOT).join(root.strip_prefix("/").ok()?).join(below));
+    candidates.extend(peers.roots.iter().filter_map(in_host));
     candidates.push(PathBuf::from(&*module.path));
     candidates
 }
