@@ -20,6 +20,7 @@ use self::setup::Bench;
 mod figures;
 
 mod agent_cpu;
+mod crash;
 mod growth;
 mod kernel_time;
 mod memory;
@@ -28,6 +29,7 @@ mod throughput;
 mod agent;
 mod plan;
 mod setup;
+mod turns;
 mod workloads;
 
 mod background;

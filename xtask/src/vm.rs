@@ -39,8 +39,9 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         Some(path) => path,
         None => payload::build_static_agent(workspace, &vm_dir)?,
     };
-    let spin = payload::build_spin(&vm_dir)?;
-    let initramfs = guest::build_initramfs(&vm_dir, &agent, &spin)?;
+    let workloads = ["spin", "crash"].map(|name| payload::build_workload(&vm_dir, name));
+    let workloads = workloads.into_iter().collect::<Result<Vec<_>>>()?;
+    let initramfs = guest::build_initramfs(&vm_dir, &agent, &workloads)?;
 
     let mut rows = Vec::new();
     for image in &images {

@@ -3,6 +3,8 @@
 //! Refuses: configuration from this machine. Files and variables of the agent are shut out.
 
 use std::env;
+use std::fs;
+use std::io::ErrorKind;
 use std::io::{Seek, SeekFrom};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ const LIFETIME_MAX: &str = "2h";
 /// The line after which the agent prints its ledger.
 const STOPPING: &str = "stopping: what was collected still goes out";
 
+/// What the ledger begins with: the rule above its table.
+const LEDGER_RULE: char = '─';
+
 /// A running agent that exports to a backend of its own.
 pub struct Agent {
     process: Guarded,
@@ -48,8 +53,14 @@ pub struct Stopped {
 }
 
 impl Agent {
-    /// Starts the agent and waits until it samples.
+    /// Starts the agent as it is by default and waits until it samples.
     pub fn start(bench: &Bench, frequency_hz: u32) -> Result<Self> {
+        Self::start_with(bench, frequency_hz, &[])
+    }
+
+    /// Starts the agent with these settings, an empty spool, and waits until it samples.
+    pub fn start_with(bench: &Bench, frequency_hz: u32, settings: &[&str]) -> Result<Self> {
+        empty_spool(bench)?;
         let sink = HttpSink::start()?;
         let (_, mut log) = bench.log(AGENT_LOG)?;
         let log_start = log.seek(SeekFrom::End(0)).context("find the end of the agent's log")?;
@@ -68,6 +79,9 @@ impl Agent {
                 "--set",
                 &format!("profile.frequency_hz={frequency_hz}"),
             ])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
+            // A variable, which older agents ignore: they can still be measured.
+            .env("KANSOKU_CRASH_SPOOL", bench.spool())
             .arg("--config")
             .arg(&bench.config)
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", sink.endpoint())
@@ -75,7 +89,8 @@ impl Agent {
             .stdout(log.try_clone().context("share the agent's log")?)
             .stderr(log);
         let mut process = Guarded::start("the agent", &mut command)?;
-        wait_for_sampler(&mut process).with_context(|| format!("see {AGENT_LOG} in target/bench"))?;
+        wait_until(&mut process, "a perf_event program", |held| held.sampler().is_ok())
+            .with_context(|| format!("see {AGENT_LOG} in target/bench"))?;
         Ok(Self { process, sink, log_start })
     }
 
@@ -93,7 +108,7 @@ impl Agent {
     pub fn stop(self, bench: &Bench) -> Result<Stopped> {
         let status = self.process.terminate(STOP_TIME_MAX)?;
         let (path, _) = bench.log(AGENT_LOG)?;
-        let log = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let log = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         let log =
             String::from_utf8_lossy(log.get(self.log_start as usize..).unwrap_or_default()).into_owned();
         if !status.success() {
@@ -103,8 +118,7 @@ impl Agent {
         if received.requests == 0 {
             bail!("the agent exported nothing; see {}", path.display());
         }
-        let ledger = log.split_once(STOPPING).map_or("", |(_, ledger)| ledger).trim().to_owned();
-        Ok(Stopped { received, ledger })
+        Ok(Stopped { received, ledger: ledger(&log).to_owned() })
     }
 }
 
@@ -114,15 +128,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts bpftrace and waits until it samples.
+    /// Starts bpftrace's sampler and waits until it samples.
     pub fn start(bench: &Bench) -> Result<Self> {
+        Self::start_program(bench, PEER_PROGRAM, |held| held.sampler().is_ok())
+    }
+
+    /// Starts bpftrace with a program and waits until it holds what makes it ready.
+    pub fn start_program(bench: &Bench, program: &str, is_ready: impl Fn(&Held) -> bool) -> Result<Self> {
         let (_, log) = bench.log(PEER_LOG)?;
         let mut command = Command::new("bpftrace");
-        command.args(["-e", PEER_PROGRAM]).stdin(Stdio::null());
+        command.args(["-e", program]).stdin(Stdio::null());
         command.stdout(log.try_clone().context("share bpftrace's log")?).stderr(log);
         let mut process = Guarded::start("bpftrace", &mut command)
             .context("is it installed? (apt-get install bpftrace)")?;
-        wait_for_sampler(&mut process).with_context(|| format!("see {PEER_LOG} in target/bench"))?;
+        wait_until(&mut process, "the program", is_ready)
+            .with_context(|| format!("see {PEER_LOG} in target/bench"))?;
         Ok(Self { process })
     }
 
@@ -131,15 +151,49 @@ impl Peer {
     }
 }
 
-fn wait_for_sampler(process: &mut Guarded) -> Result<()> {
+/// The ledger in an agent's log; what the agent still logs before it is left out.
+fn ledger(log: &str) -> &str {
+    let end = log.split_once(STOPPING).map_or("", |(_, end)| end);
+    end.find(LEDGER_RULE).map_or(end, |start| &end[start..]).trim()
+}
+
+/// Records of an earlier agent must not be counted, nor sent by the next one.
+fn empty_spool(bench: &Bench) -> Result<()> {
+    let spool = bench.spool();
+    match fs::remove_dir_all(&spool) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("empty {}", spool.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn wait_until(process: &mut Guarded, what: &str, is_ready: impl Fn(&Held) -> bool) -> Result<()> {
     const POLL: Duration = Duration::from_millis(100);
     let end = Instant::now() + START_TIME_MAX;
     while Instant::now() < end {
         process.check_running()?;
-        if Held::of(process.pid()).is_ok_and(|held| held.sampler().is_ok()) {
+        if Held::of(process.pid()).is_ok_and(|held| is_ready(&held)) {
             return Ok(());
         }
         pause(POLL)?;
     }
-    bail!("no perf_event program after {} s", START_TIME_MAX.as_secs());
+    bail!("{what} is not there after {} s", START_TIME_MAX.as_secs());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(end: &str, expected: &str) {
+        assert_eq!(ledger(&format!("INFO started\n{STOPPING}{end}")), expected, "{end}");
+    }
+
+    #[test]
+    fn the_ledger_is_what_comes_last() {
+        check("\n───\n signal\n───\n", "───\n signal\n───");
+        check("\nINFO a record\n───\n signal\n", "───\n signal");
+        check("\nno table\n", "no table");
+        assert_eq!(ledger("INFO started\n"), "");
+    }
 }

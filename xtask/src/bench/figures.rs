@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::setup::Bench;
-use super::{agent_cpu, growth, kernel_time, memory, throughput};
+use super::{agent_cpu, crash, growth, kernel_time, memory, throughput};
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub enum Figure {
     Memory,
     Throughput,
     Growth,
+    Crash,
 }
 
 /// What a figure found.
@@ -28,8 +29,8 @@ pub struct Measured {
 }
 
 impl Figure {
-    pub const ALL: [Self; 5] =
-        [Self::KernelTime, Self::AgentCpu, Self::Memory, Self::Throughput, Self::Growth];
+    pub const ALL: [Self; 6] =
+        [Self::KernelTime, Self::AgentCpu, Self::Memory, Self::Throughput, Self::Growth, Self::Crash];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -38,6 +39,7 @@ impl Figure {
             Self::Memory => "memory",
             Self::Throughput => "throughput",
             Self::Growth => "growth",
+            Self::Crash => "crash",
         }
     }
 
@@ -48,6 +50,7 @@ impl Figure {
             Self::Memory => "The agent's memory",
             Self::Throughput => "Throughput of the observed programs",
             Self::Growth => "Growth by processes and frequency",
+            Self::Crash => "Crashes",
         }
     }
 
@@ -58,6 +61,7 @@ impl Figure {
             Self::Memory => format!("<= {} MiB resident", memory::TARGET_MIB_MAX),
             Self::Throughput => format!("ratio >= {}", throughput::TARGET_RATIO_MIN),
             Self::Growth => "none".to_owned(),
+            Self::Crash => crash::target(),
         }
     }
 
@@ -76,6 +80,7 @@ impl Figure {
             Self::Memory => memory::measure(bench),
             Self::Throughput => throughput::measure(bench),
             Self::Growth => growth::measure(bench),
+            Self::Crash => crash::measure(bench),
         }
     }
 }

@@ -27,6 +27,14 @@ pub struct Plan {
     pub throughput_rounds: usize,
     pub growth_warm_up: Duration,
     pub growth: Duration,
+    /// One run of a program whose speed is compared.
+    pub crash_run: Duration,
+    /// Rounds in the order A B B A; each gives two pairs.
+    pub crash_rounds: usize,
+    /// From one death to the next, where the time to the record is measured.
+    pub crash_period: Duration,
+    /// Rounds of the system call's loop; each gives two runs under every observer.
+    pub crash_call_rounds: usize,
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -48,6 +56,10 @@ impl Plan {
         throughput_rounds: 6,
         growth_warm_up: seconds(20),
         growth: seconds(40),
+        crash_run: seconds(5),
+        crash_rounds: 6,
+        crash_period: Duration::from_millis(250),
+        crash_call_rounds: 3,
     };
 
     pub const QUICK: Self = Self {
@@ -64,8 +76,13 @@ impl Plan {
         throughput_rounds: 2,
         growth_warm_up: seconds(6),
         growth: seconds(10),
+        crash_run: seconds(2),
+        crash_rounds: 2,
+        crash_period: Duration::from_millis(100),
+        crash_call_rounds: 1,
     };
 }
 
 const _: () =
     assert!(Plan::WHOLE.throughput_rounds * 2 >= 10, "the throughput figure rests on ten pairs or more");
+const _: () = assert!(Plan::WHOLE.crash_rounds * 2 >= 10, "so do the ratios of the crash figure");

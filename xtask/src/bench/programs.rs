@@ -1,6 +1,6 @@
 //! The kernel's run-time statistics of BPF programs, read from `/proc/PID/fdinfo` of the process that holds them.
 //!
-//! Refuses: programs by name (`fdinfo` has none); they are told apart by their type.
+//! Refuses: programs by name (`fdinfo` has none); they are told apart by their type or by the tracepoint they hook.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 
 /// `BPF_PROG_TYPE_PERF_EVENT` of `include/uapi/linux/bpf.h`.
 const PERF_EVENT: u64 = 7;
+
+/// `BPF_PROG_TYPE_TRACEPOINT`.
+const TRACEPOINT: u64 = 5;
 
 const STATISTICS_SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -68,6 +71,8 @@ pub struct Held {
     pub programs: BTreeMap<u64, ProgramRuns>,
     /// Kernel memory of maps by id, in bytes.
     maps: BTreeMap<u64, u64>,
+    /// Ids of programs by the raw tracepoint that they hook.
+    hooks: BTreeMap<String, u64>,
 }
 
 impl Held {
@@ -84,14 +89,17 @@ impl Held {
 
     /// Several descriptors may lead to the same program or map.
     fn add(&mut self, text: &str) {
-        let field = |name: &str| -> Option<u64> {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t")?.trim().parse().ok())
+        let word = |name: &str| {
+            text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(":\t")?.trim()))
         };
+        let field = |name: &str| -> Option<u64> { word(name)?.parse().ok() };
         if let (Some(kind), Some(id)) = (field("prog_type"), field("prog_id")) {
             let (run_time_ns, runs) = (field("run_time_ns").unwrap_or(0), field("run_cnt").unwrap_or(0));
             self.programs.insert(id, ProgramRuns { kind, run_time_ns, runs });
         } else if let (Some(id), Some(bytes)) = (field("map_id"), field("memlock")) {
             self.maps.insert(id, bytes);
+        } else if let (Some(tracepoint), Some(id)) = (word("tp_name"), field("prog_id")) {
+            self.hooks.insert(tracepoint.to_owned(), id);
         }
     }
 
@@ -103,6 +111,21 @@ impl Held {
             [sampler] => Ok(*sampler),
             _ => bail!("expected one perf_event program, found {}", samplers.len()),
         }
+    }
+
+    /// The program that hooks a raw tracepoint; `None` if none does.
+    pub fn at_tracepoint(&self, tracepoint: &str) -> Option<ProgramRuns> {
+        self.programs.get(self.hooks.get(tracepoint)?).copied()
+    }
+
+    /// Every raw tracepoint that is hooked, and its program.
+    pub fn tracepoints(&self) -> impl Iterator<Item = (&str, ProgramRuns)> {
+        self.hooks.iter().filter_map(|(name, id)| Some((name.as_str(), *self.programs.get(id)?)))
+    }
+
+    /// Programs of plain tracepoints, which is what bpftrace's are.
+    pub fn tracepoint_programs(&self) -> usize {
+        self.programs.values().filter(|program| program.kind == TRACEPOINT).count()
     }
 
     pub fn map_kib(&self) -> u64 {
@@ -124,8 +147,8 @@ mod tests {
 
     const SAMPLER: &str = "pos:\t0\nflags:\t02000002\nprog_type:\t7\nprog_jited:\t1\nprog_tag:\t30f64ef219993313\n\
         memlock:\t4096\nprog_id:\t150\nrun_time_ns:\t12000\nrun_cnt:\t4\n";
-    const LINK: &str =
-        "link_type:\traw_tracepoint\nlink_id:\t109\nprog_tag:\t68a055e58b9080ab\nprog_id:\t146\n";
+    const LINK: &str = "link_type:\traw_tracepoint\nlink_id:\t109\nprog_tag:\t68a055e58b9080ab\nprog_id:\t150\n\
+        tp_name:\tsys_enter\n";
     const MAP: &str =
         "map_type:\t27\nkey_size:\t0\nvalue_size:\t0\nmax_entries:\t262144\nmemlock:\t274744\nmap_id:\t9\n";
 
@@ -141,6 +164,9 @@ mod tests {
         assert_eq!(sampler.ns_per_run().expect("it ran"), 3000.0);
         assert_eq!(held.run_time_ns_since(&Held::default()), 12_000);
         assert_eq!(held.run_time_ns_since(&held), 0);
+        assert_eq!(held.at_tracepoint("sys_enter").map(|program| program.runs), Some(4));
+        assert_eq!(held.at_tracepoint("sys_exit"), None);
+        assert_eq!(held.tracepoint_programs(), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::crash::CrashPrograms;
 use super::plan::Plan;
 use super::workloads::Workloads;
 
@@ -18,6 +19,7 @@ pub struct Bench {
     pub agent: PathBuf,
     pub config: PathBuf,
     pub workloads: Workloads,
+    pub crash_programs: CrashPrograms,
     pub plan: Plan,
     directory: PathBuf,
 }
@@ -31,7 +33,13 @@ impl Bench {
             fs::write(&path, "").with_context(|| format!("empty {}", path.display()))?;
         }
         let workloads = Workloads::compile(fixtures, directory)?;
-        Ok(Self { agent, config, workloads, plan, directory: directory.to_owned() })
+        let crash_programs = CrashPrograms::compile(fixtures, directory)?;
+        Ok(Self { agent, config, workloads, crash_programs, plan, directory: directory.to_owned() })
+    }
+
+    /// Where the agent keeps its crash records: not where those of this machine are.
+    pub fn spool(&self) -> PathBuf {
+        self.directory.join("crashes")
     }
 
     /// A log of this run, opened at its end.

@@ -47,16 +47,11 @@ pub struct Workloads {
 
 impl Workloads {
     pub fn compile(fixtures: &Path, directory: &Path) -> Result<Self> {
-        let build = |source: &str, output: &str, flags: &[String]| {
-            let output = directory.join(output);
-            let mut gcc = Command::new("gcc");
-            gcc.args(FRAME_FLAGS).args(flags).arg(fixtures.join(source)).arg("-o").arg(&output);
-            stdout_of(&mut gcc)
-                .with_context(|| format!("compile {source} (apt-get install gcc libc6-dev)"))?;
-            Ok::<_, anyhow::Error>(output)
+        let build = |source: &str, output: &str, flags: &[&str]| {
+            compile(&fixtures.join(source), directory.join(output), flags)
         };
         let resident = |variant: usize| {
-            build("resident.c", &format!("resident_{variant}"), &[format!("-DVARIANT={variant}")])
+            build("resident.c", &format!("resident_{variant}"), &[&format!("-DVARIANT={variant}")])
         };
         Ok(Self {
             deep_spin: build("deep_spin.c", "deep_spin", &[])?,
@@ -101,22 +96,8 @@ impl Workloads {
 
     /// Does the fixed work on every CPU at once; returns rounds per second, all CPUs together.
     pub fn do_fixed_work(&self, rounds: u64) -> Result<f64> {
-        let start = |cpu: usize| {
-            let mut command = Command::new(&self.fixed_work);
-            command.args([cpu.to_string(), rounds.to_string()]).stdout(Stdio::piped());
-            Guarded::start("fixed_work", &mut command)
-        };
-        let workers: Vec<Guarded> = (0..cpus()).map(start).collect::<Result<_>>()?;
-        let speed = |worker: Guarded| {
-            let said = worker.finish()?;
-            let elapsed_ns: f64 = said
-                .split_whitespace()
-                .next()
-                .and_then(|field| field.parse().ok())
-                .with_context(|| format!("fixed_work said {said:?}"))?;
-            Ok(rounds as f64 * 1e9 / elapsed_ns)
-        };
-        workers.into_iter().map(speed).sum()
+        let said = on_cpus(cpus(), "fixed_work", &self.fixed_work, &[&rounds.to_string()])?;
+        Ok(said.iter().map(|[elapsed_ns]| rounds as f64 * 1e9 / elapsed_ns).sum())
     }
 
     /// How many rounds take about this long on every CPU at once.
@@ -124,6 +105,43 @@ impl Workloads {
         let rounds_per_second = self.do_fixed_work(CALIBRATION_ROUNDS)? / cpus() as f64;
         Ok((rounds_per_second * duration.as_secs_f64()).ceil() as u64)
     }
+}
+
+/// Compiles one source file. Flags come behind it, where libraries belong.
+pub fn compile(source: &Path, output: PathBuf, flags: &[&str]) -> Result<PathBuf> {
+    let mut gcc = Command::new("gcc");
+    gcc.args(FRAME_FLAGS).arg(source).args(flags).arg("-o").arg(&output);
+    stdout_of(&mut gcc)
+        .with_context(|| format!("compile {} (apt-get install gcc libc6-dev)", source.display()))?;
+    Ok(output)
+}
+
+/// Runs a program to its end on so many CPUs at once, the CPU its first argument; returns the numbers that each says
+/// first.
+pub fn on_cpus<const NUMBERS: usize>(
+    count: usize,
+    name: &'static str,
+    program: &Path,
+    arguments: &[&str],
+) -> Result<Vec<[f64; NUMBERS]>> {
+    let start = |cpu: usize| {
+        let mut command = Command::new(program);
+        command.arg(cpu.to_string()).args(arguments).stdout(Stdio::piped());
+        Guarded::start(name, &mut command)
+    };
+    let workers: Vec<Guarded> = (0..count).map(start).collect::<Result<_>>()?;
+    let numbers = |worker: Guarded| {
+        let said = worker.finish()?;
+        first_numbers(&said).with_context(|| format!("{name} said {said:?}"))
+    };
+    workers.into_iter().map(numbers).collect()
+}
+
+/// The numbers with which a text begins; `None` if there are fewer.
+pub fn first_numbers<const NUMBERS: usize>(text: &str) -> Option<[f64; NUMBERS]> {
+    let numbers: Vec<f64> =
+        text.split_whitespace().take(NUMBERS).map_while(|field| field.parse().ok()).collect();
+    numbers.try_into().ok()
 }
 
 /// What a resident does.
@@ -167,6 +185,13 @@ mod tests {
     fn residents_have_all_roles() {
         let count = |role| (0..200).filter(|&index| Role::of(index) == role).count();
         assert_eq!((count(Role::Python), count(Role::Active), count(Role::Asleep)), (20, 50, 130));
+    }
+
+    #[test]
+    fn a_program_says_enough_numbers_or_nothing() {
+        assert_eq!(first_numbers("12 5 rest\n"), Some([12.0, 5.0]));
+        assert_eq!(first_numbers::<2>("12\n"), None);
+        assert_eq!(first_numbers::<1>("twelve"), None);
     }
 
     #[test]

@@ -83,6 +83,24 @@ echo samples: $before in 3 s, $after in 8 s with a processor away for 2 s
 test $after -gt $((before * 2))",
         need: Need::Required,
     },
+    // A null pointer: the record must name the signal and the function, and count the kill beside it.
+    Check {
+        name: "crash",
+        command: "kansoku run --duration 8s --set crash.spool=/tmp/crashes > /tmp/run.log 2>&1 &
+sleep 5
+crash segv
+sleep 60 &
+kill -9 $!
+wait %1
+tail -n 20 /tmp/run.log
+kansoku crashes list --spool /tmp/crashes
+kansoku crashes export --spool /tmp/crashes -o /tmp/crashes.json || exit 1
+grep -q 'SIGSEGV (SEGV_MAPERR) at 0x18, null page, in crash_here' /tmp/crashes.json || exit 2
+grep 'crash_here' /tmp/crashes.json | grep -q '\"rip\":\"0x' || exit 3
+grep -q '\"kind\":\"kill\"' /tmp/crashes.json || exit 4
+grep -q 'The books balance' /tmp/run.log || exit 5",
+        need: Need::Required,
+    },
     // Soft lockups and clock warnings are left out: a busy host causes them under emulation.
     Check {
         name: "kernel-log",
@@ -94,12 +112,15 @@ test $after -gt $((before * 2))",
 /// What the image holds besides busybox; the kernel and the init script mount over some of these.
 const DIRS: &[&str] = &["proc", "sys", "dev", "tmp", "checks"];
 
-/// Puts busybox, both programs, the checks and the init script into one archive that boots on every kernel.
-pub fn build_initramfs(vm_dir: &Path, agent: &Path, spin: &Path) -> Result<PathBuf> {
+/// Puts busybox, the agent, the workloads, the checks and the init script into one archive that boots on every kernel.
+pub fn build_initramfs(vm_dir: &Path, agent: &Path, workloads: &[PathBuf]) -> Result<PathBuf> {
     refuse_dynamic(agent).context("look at the agent for the guest")?;
     let image = Image::with_busybox(&vm_dir.join("initramfs"), DIRS)?;
     image.add(agent, "bin/kansoku")?;
-    image.add(spin, "bin/spin")?;
+    for workload in workloads {
+        let name = workload.file_name().context("a workload has a name")?;
+        image.add(workload, &format!("bin/{}", name.to_string_lossy()))?;
+    }
     for check in CHECKS {
         image.add_script(&format!("checks/{}", check.name), check.command)?;
     }

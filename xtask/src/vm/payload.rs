@@ -39,19 +39,18 @@ pub fn build_static_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
     Ok(agent)
 }
 
-/// Compiles the workload `tests/workloads/spin.c`.
-pub fn build_spin(vm_dir: &Path) -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/workloads/spin.c");
-    let spin = vm_dir.join("spin");
-    // Without the leaf option gcc gives the three functions no frame, and their caller vanishes from the
-    // stacks.
+/// Compiles a workload of `tests/workloads`, such as `spin`.
+pub fn build_workload(vm_dir: &Path, name: &str) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/workloads/{name}.c"));
+    let program = vm_dir.join(name);
+    // Without the leaf option gcc gives small functions no frame, and their caller vanishes from the stacks.
     let mut gcc = Command::new("gcc");
     gcc.args(["-static", "-O1", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-o"])
-        .arg(&spin)
+        .arg(&program)
         .arg(&source);
     stdout_of(&mut gcc).context("compile the workload (apt-get install gcc libc6-dev)")?;
-    refuse_dynamic(&spin)?;
-    Ok(spin)
+    refuse_dynamic(&program)?;
+    Ok(program)
 }
 
 /// Fails unless `program` can run where there is no dynamic loader.
