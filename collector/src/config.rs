@@ -91,6 +91,7 @@ impl Config {
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
             symbols: SymbolOptions {
                 lines: resolved.flag("symbols.lines"),
+                lines_file_bytes_max: u64::MAX,
                 cache_bytes_max: resolved.integer("symbols.cache_bytes_max") as usize,
             },
             endpoints,

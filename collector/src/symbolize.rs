@@ -30,6 +30,8 @@ use native::NativeSymbols;
 pub struct SymbolOptions {
     /// Source lines and inlined functions, from DWARF. Costs memory and time by the size of the debug information.
     pub lines: bool,
+    /// Files larger than this are named without lines.
+    pub lines_file_bytes_max: u64,
     /// Bytes of function names that are remembered.
     pub cache_bytes_max: usize,
 }
@@ -119,6 +121,8 @@ impl Symbolizer {
         self.native.prepare(&stacks, &Peers::of(&stacks).with_root(root));
         let locations = self.locations(&stacks[0], &mut HashMap::new());
         self.end_window();
+        // The next stack may be hours away: what was read of debug information must not stay until then.
+        self.native.close();
         locations
     }
 

@@ -563,7 +563,7 @@ fn mistakes_show_at_start() {
         let address = "127.0.0.1:4318".parse().unwrap();
         let mut endpoints = vec![(Signal::Logs, endpoint(address, Protocol::HttpProtobuf, Signal::Logs))];
         change(&mut endpoints);
-        let error = Exporter::start(endpoints, limits(), Arc::new(|_, _| {})).err().expect("an error");
+        let error = Exporter::start(endpoints, limits(), Arc::new(|_, _, _| {})).err().expect("an error");
         let message = format!("{error:#}");
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message:?}");

@@ -26,10 +26,7 @@ const NAME_CHARS_MAX: usize = 24;
 const WHAT_CHARS_MAX: usize = 120;
 
 /// The column of the summary.
-const WHAT_COLUMN: usize = 5;
-
-/// Up to the second in an id: `20261122T180102`.
-const ID_CHARS_MIN: usize = 15;
+const WHAT_COLUMN: usize = 4;
 
 const REGISTERS_PER_LINE: usize = 4;
 const THREADS_PER_LINE: usize = 4;
@@ -44,25 +41,21 @@ const NS_PER_S: u64 = 1_000_000_000;
 const KNOWN_ATTRIBUTES: [&str; 5] =
     ["service.name", "service.version", "service.namespace", "container.id", "container.runtime.name"];
 
-/// All records, the newest last, and as much of each id as `kansoku crashes show` needs.
+/// All records, the newest last.
 pub(super) fn table(entries: &[Entry], now_unix_ns: u64) -> String {
     let mut entries: Vec<&Entry> = entries.iter().collect();
     entries.sort_by(|one, other| one.record.id.cmp(&other.record.id));
-    let ids = short_ids(&entries);
-    let mut table = doctor::table(&["time (UTC)", "age", "kind", "service", "pid", "what", "count", "id"]);
+    let mut table = doctor::table(&["id (time, UTC, and pid)", "age", "kind", "service", "what", "count"]);
     table.set_width(WIDTH as u16);
-    for (entry, id) in entries.iter().zip(ids) {
+    for entry in entries {
         let record = &entry.record;
         table.add_row([
-            // Without the year, which the id tells.
-            time(record.time_unix_ns).get(5..19).unwrap_or_default().to_owned(),
+            escaped(&record.id),
             coarse(now_unix_ns.saturating_sub(record.time_unix_ns)),
             kind(record.kind).to_owned(),
             cut(&escaped(service(record)), NAME_CHARS_MAX),
-            record.process.pid.to_string(),
             cut(&escaped(&record.summary), WHAT_CHARS_MAX),
             record.suppressed.saturating_add(1).to_string(),
-            escaped(&id),
         ]);
     }
     // What has blanks to wrap at makes room for the others.
@@ -416,21 +409,6 @@ fn line_end(letters: &[char], room: usize) -> usize {
     }
     let blank = letters[..room].iter().rposition(|letter| *letter == ' ').map(|at| at + 1);
     blank.filter(|&at| at > room / 2).unwrap_or(room)
-}
-
-/// For each the shortest beginning that no other id has, and at least the second.
-fn short_ids(entries: &[&Entry]) -> Vec<String> {
-    let ids: Vec<Vec<char>> = entries.iter().map(|entry| entry.record.id.chars().collect()).collect();
-    let common = |one: usize, other: Option<usize>| match other.and_then(|other| ids.get(other)) {
-        Some(other) => ids[one].iter().zip(other).take_while(|(one, other)| one == other).count(),
-        None => 0,
-    };
-    // They are sorted: the most alike are neighbours.
-    let short = |at: usize| {
-        let alike = common(at, at.checked_sub(1)).max(common(at, Some(at + 1)));
-        ids[at].iter().take((alike + 1).max(ID_CHARS_MIN)).collect()
-    };
-    (0..ids.len()).map(short).collect()
 }
 
 /// What a terminal or a reader's eye could take for something else, spelled out: control characters, and those that
@@ -812,11 +790,11 @@ mod tests {
                 ("20261121T180102.123456Z-1", 7_200),
             ],
             &[
-                "11-22 16:01:02 2 h OOM kill checkout 4242 … 4 20261121T180102.1",
-                "11-21 18:01:02 1 d OOM kill checkout 4242 … 4 20261121T180102.9",
-                "11-22 17:59:32 1 min OOM kill checkout 4242 … 4 20261122T180102.123456Z-4242",
-                "11-22 17:59:32 1 min OOM kill checkout 4242 … 4 20261122T180102.123456Z-42421",
-                "11-22 18:00:57 5 s OOM kill checkout 4242 … 4 20261122T180103",
+                "20261121T180102.123456Z-1 2 h OOM kill checkout … 4",
+                "20261121T180102.999999Z-1 1 d OOM kill checkout … 4",
+                "20261122T180102.123456Z-4242 1 min OOM kill checkout … 4",
+                "20261122T180102.123456Z-42421 1 min OOM kill checkout … 4",
+                "20261122T180103.123456Z-1 5 s OOM kill checkout … 4",
             ],
         );
     }

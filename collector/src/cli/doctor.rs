@@ -9,10 +9,13 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
+use rustix::fs::Access;
 use serde_json::json;
 
 use super::{ConfigArguments, exit, ledger, output};
 use crate::config::Config;
+use crate::dump::pattern::{CORE_PATTERN, supports_socket};
+use crate::dump::service::Way;
 use crate::kernel::{Hook, Inbox, Kernel, ProgramTime, online_cpus, sample_ring_bytes, sideband_ring_bytes};
 use crate::loss::{Account, Ledger};
 
@@ -64,7 +67,7 @@ struct Trial {
 pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode> {
     let config = arguments.config.load(Vec::new())?;
     let frequency_hz = config.kernel.frequency_hz;
-    let checks = checks();
+    let checks = checks(&config);
     let trial = trial(&config);
     let is_complete = trial.error.is_none()
         && trial.hooks.iter().all(|hook| hook.taken().is_some())
@@ -99,10 +102,10 @@ fn trial(config: &Config) -> Trial {
     Trial { error: None, hooks: kernel.hooks().to_vec(), accounts: ledger.accounts(), programs }
 }
 
-fn checks() -> Vec<Check> {
+fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![kernel_release()];
     checks.extend(capabilities());
-    checks.extend([kernel_symbols(), pid_namespace(), cgroups()]);
+    checks.extend([kernel_symbols(), pid_namespace(), cgroups(), spool(config), cores(config)]);
     checks
 }
 
@@ -164,6 +167,33 @@ fn cgroups() -> Check {
         mount.is_some(),
         &found,
         "containers are named by /proc/PID/cgroup only: short-lived ones may stay unnamed",
+    )
+}
+
+/// Nothing is made here: the nearest directory that is there must be writable.
+fn spool(config: &Config) -> Check {
+    let existing = config.crash_spool.ancestors().find(|path| path.exists());
+    let is_writable = existing.is_some_and(|path| rustix::fs::access(path, Access::WRITE_OK).is_ok());
+    check(
+        "crash spool",
+        is_writable,
+        &config.crash_spool.display().to_string(),
+        "crash records are not kept over a restart; set crash.spool to a directory that can be written",
+    )
+}
+
+fn cores(config: &Config) -> Check {
+    let pattern = std::fs::read_to_string(CORE_PATTERN).unwrap_or_default();
+    let way =
+        if supports_socket(&rustix::system::uname().release().to_string_lossy()) { "socket" } else { "pipe" };
+    let is_wanted = config.dump.way != Way::Off && config.dump.policies.needs_cores();
+    let is_good = !is_wanted || rustix::fs::access(CORE_PATTERN, Access::WRITE_OK).is_ok();
+    let state = if is_wanted { "dumps wanted" } else { "no dumps wanted" };
+    check(
+        "core_pattern",
+        is_good,
+        &format!("{:?}, {way} possible, {state}", pattern.trim()),
+        "no minidumps and cores; run privileged, with /proc/sys writable",
     )
 }
 

@@ -34,6 +34,9 @@ const MAPPINGS_MAX: usize = 256;
 /// Fingerprints that are remembered for deaths that lost their stack to the limits.
 const FINGERPRINTS_MAX: usize = 4_096;
 
+/// Larger files are named without lines: reading their debug information takes several times this in memory.
+const LINES_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Bytes of function names that the reporter remembers.
 const SYMBOL_CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -54,7 +57,11 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter with rules for what must not leave, and the dumps that may belong to deaths.
     pub fn new(redactor: Redactor, dumps: Option<Store>) -> Self {
-        let options = SymbolOptions { lines: true, cache_bytes_max: SYMBOL_CACHE_BYTES_MAX };
+        let options = SymbolOptions {
+            lines: true,
+            lines_file_bytes_max: LINES_FILE_BYTES_MAX,
+            cache_bytes_max: SYMBOL_CACHE_BYTES_MAX,
+        };
         Self { symbolizer: Symbolizer::new(options), redactor, dumps, fingerprints: HashMap::new() }
     }
 

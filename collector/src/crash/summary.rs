@@ -99,7 +99,7 @@ fn function(record: &CrashRecord) -> Option<String> {
 
 /// The line that says why, else the last one.
 fn last_words(stderr: &str) -> Option<String> {
-    telling_words(stderr).or_else(|| lines(stderr).last().map(|line| cut(line)))
+    telling_words(stderr).or_else(|| lines(stderr).last().map(cut))
 }
 
 /// The line that says why, if a runtime or a library wrote one.

@@ -4,6 +4,7 @@
 //! Refuses: keeping files open. An open file can hold up the unmount of a container.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use blazesym::helper::read_elf_build_id;
@@ -118,7 +119,13 @@ impl Modules {
         ];
         // A process that is gone is not an answer for the inode: the next one that maps it is asked again.
         let is_file = |path: &&String| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-        let found = candidates.iter().filter(is_file).find_map(|path| read_elf_build_id(path).ok());
+        // The host's file of this path may be the one, and stays when the process is gone.
+        let is_same = std::fs::metadata(path).is_ok_and(|metadata| {
+            metadata.is_file() && matches!(file, FileId::Inode { inode, .. } if metadata.ino() == inode)
+        });
+        let of_host = is_same.then_some(path).into_iter();
+        let of_process = candidates.iter().filter(is_file).map(String::as_str);
+        let found = of_process.chain(of_host).find_map(|path| read_elf_build_id(path).ok());
         let Some(result) = found else { return file };
         let build_id = result.as_deref().and_then(padded);
         self.build_ids.insert(file, build_id);

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blazesym::symbolize::source::{Elf, Source};
@@ -33,6 +33,7 @@ pub struct NativeSymbols {
     files: HashMap<FileId, OpenFile>,
     window: u64,
     lines: bool,
+    lines_file_bytes_max: u64,
 }
 
 /// Where a module's symbols are.
@@ -57,6 +58,7 @@ impl NativeSymbols {
             files: HashMap::new(),
             window: 0,
             lines: options.lines,
+            lines_file_bytes_max: options.lines_file_bytes_max,
         }
     }
 
@@ -106,7 +108,17 @@ impl NativeSymbols {
             .filter(|(_, file)| file.used_in_window + limit < window)
             .map(|(id, _)| *id)
             .collect();
-        for id in idle {
+        self.close_these(idle);
+    }
+
+    /// Closes all files.
+    pub fn close(&mut self) {
+        let all = self.files.keys().copied().collect();
+        self.close_these(all);
+    }
+
+    fn close_these(&mut self, ids: Vec<FileId>) {
+        for id in ids {
             for source in self.files.remove(&id).into_iter().flat_map(|file| file.sources) {
                 // Nothing cached is not an error, and there is no other.
                 let _nothing_cached = self.symbolizer.evict(&evict::Evict::Elf(evict::Elf::new(source.path)));
@@ -115,7 +127,7 @@ impl NativeSymbols {
     }
 
     fn look_up(&mut self, module: &Module, offsets: &[u64], peers: &Peers) {
-        let Self { files, symbolizer, functions, window, lines } = self;
+        let Self { files, symbolizer, functions, window, lines, lines_file_bytes_max } = self;
         let file = files
             .entry(module.file)
             .or_insert_with(|| OpenFile { sources: open(module, peers), used_in_window: *window });
@@ -127,7 +139,8 @@ impl NativeSymbols {
         for source in &file.sources {
             // A file made to crash parsers must not take the agent with it.
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                symbolize(symbolizer, source, *lines, module.file, &left, functions)
+                let lines = *lines && is_at_most(&source.path, *lines_file_bytes_max);
+                symbolize(symbolizer, source, lines, module.file, &left, functions)
             }));
             match result {
                 Ok(Ok(unknown)) => left = unknown,
@@ -150,6 +163,10 @@ impl NativeSymbols {
             functions.insert(module.file, offset, Function { end: offset + 1, lines });
         }
     }
+}
+
+fn is_at_most(path: &Path, bytes_max: u64) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= bytes_max)
 }
 
 fn new_symbolizer(lines: bool) -> Symbolizer {
