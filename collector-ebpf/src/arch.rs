@@ -100,23 +100,28 @@ pub enum Write {
     Vector,
 }
 
-/// Whether a number of a system call is one that writes (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table).
+/// A system call that writes, from the `pt_regs` at its return: which way, and its first three arguments
+/// (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table; `orig_ax`, `syscallno` and `orig_x0` outlive the call).
 #[inline(always)]
-pub fn write_call(number: u64) -> Option<Write> {
-    match (PROCESSOR.load(), number) {
-        (PROCESSOR_X86_64, 1) | (PROCESSOR_AARCH64, 64) => Some(Write::Plain),
-        (PROCESSOR_X86_64, 20) | (PROCESSOR_AARCH64, 66) => Some(Write::Vector),
-        _ => None,
-    }
-}
-
-/// The first three arguments of a system call, from its `pt_regs`.
-#[inline(always)]
-pub fn call_arguments(registers: *const c_void) -> Option<[u64; 3]> {
+pub fn write_call(registers: *const c_void) -> Option<(Write, [u64; 3])> {
     let at = |word: u32| task::read::<u64>(registers, word * 8);
     match PROCESSOR.load() {
-        PROCESSOR_X86_64 => Some([at(14)?, at(13)?, at(12)?]),
-        PROCESSOR_AARCH64 => Some([at(0)?, at(1)?, at(2)?]),
+        PROCESSOR_X86_64 => {
+            let way = match at(15)? {
+                1 => Write::Plain,
+                20 => Write::Vector,
+                _ => return None,
+            };
+            Some((way, [at(14)?, at(13)?, at(12)?]))
+        }
+        PROCESSOR_AARCH64 => {
+            let way = match at(35)? as u32 {
+                64 => Write::Plain,
+                66 => Write::Vector,
+                _ => return None,
+            };
+            Some((way, [at(34)?, at(1)?, at(2)?]))
+        }
         _ => None,
     }
 }

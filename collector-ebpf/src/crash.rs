@@ -54,14 +54,14 @@ pub fn crash_oom_raw(context: RawTracePointContext) -> i32 {
     sender::on_victim(context.arg(0))
 }
 
-#[btf_tracepoint(function = "sys_enter")]
+#[btf_tracepoint(function = "sys_exit")]
 pub fn crash_stderr(context: BtfTracePointContext) -> i32 {
-    stderr::on_call(context.arg(0), context.arg(1))
+    stderr::on_return(context.arg(0), context.arg(1))
 }
 
-#[raw_tracepoint(tracepoint = "sys_enter")]
+#[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn crash_stderr_raw(context: RawTracePointContext) -> i32 {
-    stderr::on_call(context.arg(0), context.arg(1))
+    stderr::on_return(context.arg(0), context.arg(1))
 }
 
 /// A process runs a new program: what the old one wrote is not its own.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::command::{exists, run as run_command};
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -20,6 +20,9 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("perf", "linux-perf"),
     ("runc", "runc"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("java", "default-jdk-headless"),
+    ("javac", "default-jdk-headless"),
     ("xz", "xz-utils"),
 ];
 

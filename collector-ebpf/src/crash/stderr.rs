@@ -1,8 +1,9 @@
 //! The last bytes that each process wrote to descriptor 2, in a ring per process.
 //!
-//! The hook is on every system call of the node: all but `write` and `writev` return after one comparison, all other
-//! descriptors after two. The bytes stay in the kernel; the daemon fetches them for a process that died. Refuses:
-//! descriptors that were duplicated from 2, and `sendmsg`.
+//! The hook is on the return of every system call of the node: all but `write` and `writev` leave after one comparison,
+//! all other descriptors after two. At the return, because by then the kernel has read the bytes: a text that nobody has
+//! touched yet has no page when the call begins. The bytes stay in the kernel; the daemon fetches them for a process that
+//! died. Refuses: descriptors that were duplicated from 2, and `sendmsg`.
 
 use core::ffi::c_void;
 
@@ -35,12 +36,14 @@ struct Part {
     bytes: u64,
 }
 
-/// The running thread enters a system call.
+/// The running thread returns from a system call.
 #[inline(always)]
-pub fn on_call(registers: *const c_void, number: u64) -> i32 {
-    let Some(write) = arch::write_call(number) else { return 0 };
-    match arch::call_arguments(registers) {
-        Some([DESCRIPTOR, buffer, length]) => keep(write, buffer, length),
+pub fn on_return(registers: *const c_void, result: i64) -> i32 {
+    if result <= 0 {
+        return 0;
+    }
+    match arch::write_call(registers) {
+        Some((write, [DESCRIPTOR, buffer, length])) => keep(write, buffer, length),
         _ => 0,
     }
 }

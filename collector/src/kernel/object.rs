@@ -57,7 +57,7 @@ const CRASH_HOOKS: [(&str, &str, &str, &str); 3] = [
 
 /// The tracepoint of all system calls, for the last lines of standard error.
 const STDERR_HOOK: (&str, &str, &str, &str) =
-    ("crash_stderr", "sys_enter", "standard error", "crash records have no last lines of standard error");
+    ("crash_stderr", "sys_exit", "standard error", "crash records have no last lines of standard error");
 
 /// How to hook into the kernel.
 #[derive(Clone, Debug)]

@@ -86,12 +86,15 @@ test $after -gt $((before * 2))",
     // A null pointer: the record must name the signal and the function, and count the kill beside it.
     Check {
         name: "crash",
-        command: "kansoku run --duration 8s --set crash.spool=/tmp/crashes > /tmp/run.log 2>&1 &
-sleep 5
+        command: "KANSOKU_LOG_LEVEL=info,collector::cli=debug kansoku run --set crash.spool=/tmp/crashes > /tmp/run.log 2>&1 &
+agent=$!
+until grep -q hooked /tmp/run.log; do sleep 1; done
 crash segv
 sleep 60 &
 kill -9 $!
-wait %1
+sleep 3
+kill $agent
+wait $agent
 tail -n 20 /tmp/run.log
 kansoku crashes list --spool /tmp/crashes
 kansoku crashes export --spool /tmp/crashes -o /tmp/crashes.json || exit 1

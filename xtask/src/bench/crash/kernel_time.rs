@@ -19,7 +19,7 @@ use super::signals;
 const PROGRAMS: [(&str, &str); 4] = [
     ("crash_sender", "signal_generate"),
     ("crash_signal", "signal_deliver"),
-    ("crash_stderr", "sys_enter"),
+    ("crash_stderr", "sys_exit"),
     ("process_exit", "sched_process_exit"),
 ];
 
