@@ -102,12 +102,22 @@ pub enum Write {
 
 /// A system call that writes, from the `pt_regs` at its return: which way, and its first three arguments
 /// (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table; `orig_ax`, `syscallno` and `orig_x0` outlive the call).
+/// `registers_are_typed` says that they come from a BTF tracepoint, which may load from them.
 #[inline(always)]
-pub fn write_call(registers: *const c_void) -> Option<(Write, [u64; 3])> {
+pub fn write_call(registers: *const c_void, registers_are_typed: bool) -> Option<(Write, [u64; 3])> {
     let at = |word: u32| task::read::<u64>(registers, word * 8);
     match PROCESSOR.load() {
         PROCESSOR_X86_64 => {
-            let way = match at(15)? {
+            let number: u64;
+            // A load instead of a helper's call, because this is the path of every system call.
+            // SAFETY: reads `pt_regs.orig_ax` (arch/x86/include/asm/ptrace.h) of a kernel pointer that the verifier
+            // knows as such; a plain raw tracepoint takes the other way.
+            if registers_are_typed {
+                unsafe { core::arch::asm!("{0} = *(u64 *)({1} + 120)", out(reg) number, in(reg) registers) };
+            } else {
+                number = at(15)?;
+            }
+            let way = match number {
                 1 => Write::Plain,
                 20 => Write::Vector,
                 _ => return None,

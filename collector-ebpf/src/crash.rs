@@ -20,6 +20,10 @@ use collector_common::limits::OFFSET_UNKNOWN;
 use crate::emit;
 use crate::task::{self, TaskPointer};
 
+/// 1 if deaths are wanted; otherwise the hooks that are there anyway do nothing for them.
+#[unsafe(no_mangle)]
+static WATCH_CRASHES: Global<u32> = Global::new(0);
+
 /// `task_struct.exit_code`
 #[unsafe(no_mangle)]
 static TASK_EXIT_CODE: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -56,23 +60,34 @@ pub fn crash_oom_raw(context: RawTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "sys_exit")]
 pub fn crash_stderr(context: BtfTracePointContext) -> i32 {
-    stderr::on_return(context.arg(0), context.arg(1))
+    stderr::on_return(context.arg(0), context.arg(1), true)
 }
 
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn crash_stderr_raw(context: RawTracePointContext) -> i32 {
-    stderr::on_return(context.arg(0), context.arg(1))
+    stderr::on_return(context.arg(0), context.arg(1), false)
+}
+
+/// Whether deaths are wanted.
+#[inline(always)]
+pub fn is_watched() -> bool {
+    WATCH_CRASHES.load() == 1
 }
 
 /// A process runs a new program: what the old one wrote is not its own.
 #[inline(always)]
 pub fn on_new_image() {
-    stderr::forget();
+    if is_watched() {
+        stderr::forget();
+    }
 }
 
 /// The last thread of a process ends. A plain success costs two reads.
 #[inline(always)]
 pub fn on_end(ending: TaskPointer) {
+    if !is_watched() {
+        return;
+    }
     let status = status(ending);
     if status == 0 {
         return;

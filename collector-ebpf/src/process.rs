@@ -59,7 +59,10 @@ fn exec() -> i32 {
         unsafe {
             (&raw mut (*record).head).write(task::head(Kind::Exec, size_of::<ExecRecord>() as u32));
             (&raw mut (*record).task).write(task::current());
-            let bytes = task::copy_arguments(&raw mut (*record).arguments);
+            let bytes = match crash::is_watched() {
+                true => task::copy_arguments(&raw mut (*record).arguments),
+                false => 0,
+            };
             (&raw mut (*record).argument_bytes).write(bytes);
             let (pid, level) = task::namespace_pid(task::current_pointer()).unwrap_or((0, 0));
             (&raw mut (*record).namespace_pid).write(pid);

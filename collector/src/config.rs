@@ -85,8 +85,8 @@ impl Config {
                 sample_ring_bytes: (ring_bytes != 0).then_some(ring_bytes as u32),
                 btf: resolved.text("kernel.btf").into(),
                 log_level: kernel_log_level(resolved.text("kernel.log_level")),
-                watch_crashes: true,
-                keep_stderr: resolved.flag("crash.stderr"),
+                watch_crashes: resolved.flag("crash.enabled"),
+                keep_stderr: resolved.flag("crash.enabled") && resolved.flag("crash.stderr"),
             },
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
             symbols: SymbolOptions {

@@ -38,11 +38,11 @@ struct Part {
 
 /// The running thread returns from a system call.
 #[inline(always)]
-pub fn on_return(registers: *const c_void, result: i64) -> i32 {
+pub fn on_return(registers: *const c_void, result: i64, registers_are_typed: bool) -> i32 {
     if result <= 0 {
         return 0;
     }
-    match arch::write_call(registers) {
+    match arch::write_call(registers, registers_are_typed) {
         Some((write, [DESCRIPTOR, buffer, length])) => keep(write, buffer, length),
         _ => 0,
     }

@@ -53,16 +53,15 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     };
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
-    let crash_sink = Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger)));
     let dumps = start_dumps(&config);
-    let crash = CrashSetup {
-        options: config.crash,
-        redactor: config.redactor,
+    let crash = config.kernel.watch_crashes.then(|| CrashSetup {
+        sink: Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger))),
+        options: config.crash.clone(),
+        redactor: config.redactor.clone(),
         dumps: dumps.as_ref().and_then(|_| Store::open(config.dump.store.clone()).ok()),
         dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
-        sink: crash_sink,
-    };
-    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, Some(crash), ledger)?;
+    });
+    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);
     while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {

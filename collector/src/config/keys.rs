@@ -73,6 +73,7 @@ pub fn keys() -> Vec<Key> {
             "8388608",
             "Bytes of function names that are remembered.",
         ),
+        key("crash.enabled", Kind::Flag, "true", "Make records of abnormal deaths."),
         key(
             "crash.spool",
             Kind::Text,

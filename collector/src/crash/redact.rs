@@ -46,7 +46,7 @@ const MARKS: &str = r#"(?x)
 "#;
 
 /// Ready to redact.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Redactor {
     marks: Regex,
     extra: Vec<Regex>,

@@ -310,6 +310,8 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
         loader.map_max_entries("STDERR", 1);
     }
     loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
+    let watch_crashes = u32::from(options.watch_crashes);
+    loader.override_global("WATCH_CRASHES", &watch_crashes, true);
     loader.override_global("PROCESSOR", &crate::arch::PROCESSOR, true);
     for (global, offset) in offsets {
         loader.override_global(global, offset, true);

@@ -14,8 +14,9 @@ pub const TARGET_RATIO_MIN: f64 = 0.995;
 
 pub fn measure(bench: &Bench) -> Result<Measured> {
     let rounds = bench.workloads.rounds_of(bench.plan.throughput_work)?;
-    let ratios =
-        Speeds::measure(bench, bench.plan.throughput_rounds, &[], || bench.workloads.do_fixed_work(rounds))?;
+    let ratios = Speeds::measure(bench, bench.plan.throughput_rounds, &[], None, || {
+        bench.workloads.do_fixed_work(rounds)
+    })?;
     let introduction = format!(
         "Fixed work on every CPU at once, about {} per run, {} pairs in the order without, with, with, without. \
          The agent runs at {FREQUENCY_HZ} Hz and exports to a backend on the same machine, whose cost counts too.\n",

@@ -27,17 +27,19 @@ pub struct Ratios {
 }
 
 impl Speeds {
-    /// Rounds of one agent with these settings; `run` returns the speed of one run.
+    /// Rounds of one agent with these settings against none, or against one with the settings of `baseline`; `run`
+    /// returns the speed of one run.
     pub fn measure(
         bench: &Bench,
         rounds: usize,
         settings: &[&str],
+        baseline: Option<&[&str]>,
         mut run: impl FnMut() -> Result<f64>,
     ) -> Result<Ratios> {
         let mut speeds = Self::default();
         for round in 0..rounds {
             eprintln!("bench: round {} of {rounds}", round + 1);
-            speeds.measure_round(bench, settings, &mut run)?;
+            speeds.measure_round(bench, settings, baseline, &mut run)?;
         }
         speeds.ratios()
     }
@@ -46,16 +48,17 @@ impl Speeds {
         &mut self,
         bench: &Bench,
         settings: &[&str],
+        baseline: Option<&[&str]>,
         run: &mut impl FnMut() -> Result<f64>,
     ) -> Result<()> {
-        self.without.push(run()?);
+        self.without.push(under(bench, baseline, run)?);
         let mut agent = Agent::start_with(bench, FREQUENCY_HZ, settings)?;
         agent.run_for(bench.plan.settle)?;
         for _ in 0..2 {
             self.with.push(run()?);
         }
         agent.stop(bench)?;
-        self.without.push(run()?);
+        self.without.push(under(bench, baseline, run)?);
         Ok(())
     }
 
@@ -73,6 +76,16 @@ impl Speeds {
             with,
         })
     }
+}
+
+/// One run beside nobody, or beside an agent with these settings.
+fn under(bench: &Bench, baseline: Option<&[&str]>, run: &mut impl FnMut() -> Result<f64>) -> Result<f64> {
+    let Some(settings) = baseline else { return run() };
+    let mut agent = Agent::start_with(bench, FREQUENCY_HZ, settings)?;
+    agent.run_for(bench.plan.settle)?;
+    let speed = run()?;
+    agent.stop(bench)?;
+    Ok(speed)
 }
 
 impl Ratios {

@@ -1,3 +1,7 @@
+//! Stacks of real processes, which write down their own registers, memory and maps in a signal handler.
+//!
+//! Refuses: made-up stacks where a compiler can make one; only damage and the other processor are synthetic.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

@@ -1,4 +1,4 @@
-//! The speed of a program that handles many signals, with and without the agent.
+//! The speed of a program that handles many signals, with and without the crash probes of the agent.
 //!
 //! Refuses: to trust the timer. The rate is what the handler counted, and a lower one than was wanted has no verdict.
 
@@ -10,6 +10,7 @@ use super::super::figures::Measured;
 use super::super::numbers::{Spread, seconds};
 use super::super::setup::Bench;
 use super::super::turns::Speeds;
+use super::spawns::NO_CRASHES;
 
 pub const TARGET_RATIO_MIN: f64 = 0.99;
 
@@ -27,7 +28,7 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
     let programs = &bench.crash_programs;
     let rounds = programs.interrupted_rounds_of(bench.plan.crash_run, PERIOD)?;
     let mut rates = Vec::new();
-    let ratios = Speeds::measure(bench, bench.plan.crash_rounds, &[], || {
+    let ratios = Speeds::measure(bench, bench.plan.crash_rounds, &[], Some(&[NO_CRASHES]), || {
         let run = programs.work_interrupted(rounds, PERIOD)?;
         rates.push(run.signals_per_second);
         Ok(run.rounds_per_second)

@@ -1,4 +1,4 @@
-//! How many programs a second start and end, with and without the agent.
+//! How many programs a second start and end, with and without the crash probes of the agent, and of the whole agent.
 //!
 //! Refuses: programs that do something. Nothing but start and end is the worst case for what hooks both.
 
@@ -14,6 +14,9 @@ use super::programs::CrashPrograms;
 
 pub const TARGET_RATIO_MIN: f64 = 0.99;
 
+/// The agent without anything of crashes: what the probes are measured against.
+pub const NO_CRASHES: &str = "crash.enabled=false";
+
 /// Without the hook on all system calls.
 pub const NO_STDERR: &str = "crash.stderr=false";
 
@@ -24,28 +27,28 @@ pub fn target() -> String {
 pub fn measure(bench: &Bench) -> Result<Measured> {
     let programs: &CrashPrograms = &bench.crash_programs;
     let count = programs.spawns_of(bench.plan.crash_run)?;
-    let measure = |settings: &[&str], cpus: usize| {
-        Speeds::measure(bench, bench.plan.crash_rounds, settings, || programs.spawn(count, cpus))
+    let measure = |settings: &[&str], baseline: Option<&[&str]>, cpus: usize| {
+        Speeds::measure(bench, bench.plan.crash_rounds, settings, baseline, || programs.spawn(count, cpus))
     };
-    let default = measure(&[], cpus())?;
-    let no_stderr = measure(&[NO_STDERR], cpus())?;
-    let one_cpu = measure(&[], 1)?;
+    let default = measure(&[], Some(&[NO_CRASHES]), 1)?;
+    let no_stderr = measure(&[NO_STDERR], Some(&[NO_CRASHES]), 1)?;
+    let whole = measure(&[], None, cpus())?;
     let text = format!(
-        "On every CPU at once a loop of vfork, execve and wait starts a static program that ends at once: about {} per \
-         run, {} pairs in the order without, with, with, without. The whole agent is measured, at {FREQUENCY_HZ} Hz and \
-         with a backend on the same machine: it also learns what each program is.\n\n\
-         The agent as it is by default; this has the target:\n\n{}\nWith `{NO_STDERR}`:\n\n{}\n\
-         By default, but one loop on one CPU, so that the agent's threads have another:\n\n{}",
+        "A loop of vfork, execve and wait starts a static program that ends at once: about {} per run, {} pairs in the \
+         order without, with, with, without. An agent with the crash probes against one with `{NO_CRASHES}`, one loop on \
+         one CPU, so that the agent's threads have another; this has the target:\n\n{}\nThe same with \
+         `{NO_STDERR}`:\n\n{}\nThe whole agent against none, at {FREQUENCY_HZ} Hz with a backend on the same machine and \
+         loops on every CPU, whose programs the agent's threads compete with and learn of:\n\n{}",
         seconds(bench.plan.crash_run),
         default.by_pair.runs,
         default.table("spawns"),
         no_stderr.table("spawns"),
-        one_cpu.table("spawns"),
+        whole.table("spawns"),
     );
     Ok(Measured {
         summary: format!(
-            "ratio {:.4} (without the standard-error hook {:.4}; on one CPU {:.4})",
-            default.of_medians, no_stderr.of_medians, one_cpu.of_medians
+            "crash probes: ratio {:.4} (without the standard-error hook {:.4}); the whole agent: {:.4}",
+            default.of_medians, no_stderr.of_medians, whole.of_medians
         ),
         is_met: Some(default.of_medians >= TARGET_RATIO_MIN),
         text,
