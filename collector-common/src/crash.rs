@@ -63,8 +63,8 @@ pub struct SignalRecord {
     pub stack: [u8; STACK_MEMORY_BYTES],
 }
 
-/// Who sent a process its last signal of those that end processes (`signal_generate`). A value of a kernel map, keyed
-/// by the target's process id.
+/// Who sent a process its last signal of those that end processes (`signal_generate`). A value of a kernel map, at the
+/// place of the target's process id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Sender {
@@ -72,6 +72,10 @@ pub struct Sender {
     pub time_ns: u64,
     /// Start of the target since boot: a process id may be used again.
     pub target_start_ns: u64,
+    /// The target's process id: another one may have the same place.
+    pub target_tgid: u32,
+    /// Zero.
+    pub padding: u32,
     /// Id of the sender's cgroup.
     pub cgroup_id: u64,
     /// The signal's number.
@@ -134,14 +138,20 @@ pub struct DeathRecord {
     pub cwd: [[u8; CWD_NAME_BYTES]; CWD_NAMES_MAX],
 }
 
-/// The last bytes that a process wrote to descriptor 2. A value of a kernel map, keyed by process id.
+/// The last bytes that a process wrote to descriptor 2. A value of a kernel map, at the place of its process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct StderrTail {
     /// Start of the process since boot.
     pub start_ns: u64,
-    /// Bytes kept in all, of each write its end. The newest byte stands before `written_bytes % STDERR_BYTES`.
-    pub written_bytes: u64,
+    /// The process.
+    pub tgid: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Bytes written in all.
+    pub total_bytes: u64,
+    /// Bytes kept since the beginning or the last gap. The newest byte stands before `kept_bytes % STDERR_BYTES`.
+    pub kept_bytes: u64,
     /// A ring of [`STDERR_BYTES`], and room for a write that passes its end, which is repeated at the start.
     pub data: [u8; STDERR_BYTES + STDERR_WRITE_BYTES_MAX],
 }
@@ -150,8 +160,8 @@ impl StderrTail {
     /// The bytes in the order of writing.
     pub fn parts(&self) -> (&[u8], &[u8]) {
         let ring = &self.data[..STDERR_BYTES];
-        let next = (self.written_bytes % STDERR_BYTES as u64) as usize;
-        if self.written_bytes < STDERR_BYTES as u64 {
+        let next = (self.kept_bytes % STDERR_BYTES as u64) as usize;
+        if self.kept_bytes < STDERR_BYTES as u64 {
             (&[], &ring[..next])
         } else {
             (&ring[next..], &ring[..next])

@@ -54,14 +54,23 @@ pub const STDERR_WRITE_BYTES_MAX: usize = 4096;
 /// Parts of one `writev` that are looked at.
 pub const STDERR_PARTS_MAX: usize = 8;
 
-/// Processes whose standard error is kept, the least recent go first.
+/// Places for the standard error of processes, a power of two: a process has the place of its id's low bits, and takes
+/// it from the one that had it. No LRU map: before 6.16 each CPU keeps 128 free entries of one to itself.
 pub const STDERR_PROCESSES_MAX: u32 = 512;
 
-/// Processes whose last handled fault is kept, the least recent go first.
+/// Places for the last handled fault of processes, likewise.
 pub const FAULTS_MAX: u32 = 512;
 
-/// Processes whose last sender is kept, the least recent go first.
+/// Places for the last sender of processes, likewise.
 pub const SENDERS_MAX: u32 = 4096;
+
+/// Processes of several threads whose end is remembered, because two of their threads may both see it.
+pub const ENDS_MAX: u32 = 8192;
+
+/// The place of a process in one of the maps above.
+pub const fn place_of(tgid: u32, places: u32) -> u32 {
+    tgid & (places - 1)
+}
 
 /// Bytes of the sample ring in the object; the daemon sets the real size by CPUs and frequency at load.
 pub const SAMPLE_RING_BYTES_DEFAULT: u32 = 256 * 1024;
@@ -79,4 +88,6 @@ const _: () = assert!(PROCESS_RING_BYTES.is_power_of_two());
 const _: () = assert!(CRASH_RING_BYTES.is_power_of_two() && DETAIL_RING_BYTES.is_power_of_two());
 const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.is_power_of_two());
 const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
+const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
+const _: () = assert!(SENDERS_MAX.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

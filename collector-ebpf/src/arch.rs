@@ -46,7 +46,7 @@ static PT_REGS_BYTES: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// Sizes of a kernel stack (`THREAD_SIZE`), and what may lie between its top and the registers
 /// (`TOP_OF_KERNEL_STACK_PADDING`, 16 bytes with CONFIG_X86_FRED).
-const KERNEL_STACKS: [(u32, u32); 4] = [(16384, 0), (16384, 16), (32768, 0), (32768, 16)];
+const KERNEL_STACKS: [(u32, u32); 5] = [(16384, 0), (16384, 16), (32768, 0), (32768, 16), (65536, 0)];
 
 /// Positions in `pt_regs`, in words: code segment and stack pointer of x86_64, state and stack pointer of aarch64.
 const X86_64_CODE_SEGMENT: usize = 17;
@@ -74,14 +74,16 @@ pub unsafe fn copy_user_registers(task: TaskPointer, registers: *mut [u64; REGIS
             match PROCESSOR.load() {
                 PROCESSOR_X86_64 => {
                     bpf_probe_read_kernel(registers.cast(), 21 * 8, source);
-                    if words.add(X86_64_CODE_SEGMENT).read() & 3 == 3 {
-                        return words.add(X86_64_STACK_POINTER).read();
+                    let stack_pointer = words.add(X86_64_STACK_POINTER).read();
+                    if words.add(X86_64_CODE_SEGMENT).read() & 3 == 3 && stack_pointer != 0 {
+                        return stack_pointer;
                     }
                 }
                 PROCESSOR_AARCH64 => {
                     bpf_probe_read_kernel(registers.cast(), 34 * 8, source);
-                    if words.add(AARCH64_STATE).read() & 0xf == 0 {
-                        return words.add(AARCH64_STACK_POINTER).read();
+                    let stack_pointer = words.add(AARCH64_STACK_POINTER).read();
+                    if words.add(AARCH64_STATE).read() & 0xf == 0 && stack_pointer != 0 {
+                        return stack_pointer;
                     }
                 }
                 _ => return 0,

@@ -1,7 +1,7 @@
 //! Deaths: who sent the signal, where the thread was, and how the process ended.
 //!
 //! Each hook but one exists twice, as a BTF tracepoint and as a plain raw tracepoint. What is needed at the end only waits in
-//! maps that forget the least recent; a process id that is used again is told apart by the start of its process.
+//! maps where a process has the place of its id; ids that share a place or are used again are told apart.
 //! Refuses: signals that end nobody (they return after one comparison), and policy.
 
 mod cwd;
@@ -113,11 +113,15 @@ pub fn on_end(ending: TaskPointer) {
     });
 }
 
-/// What `wait(2)` will give: the group's code if the whole group was ended, else that of the last thread.
+/// What `wait(2)` will give: the group's code if the whole group was ended, else that of its first thread.
 #[inline(always)]
 fn status(ending: TaskPointer) -> u32 {
     let group = task::signal_struct(ending)
         .and_then(|signal| task::read::<u32>(signal, SIGNAL_GROUP_EXIT_CODE.load()))
         .unwrap_or(0);
-    if group != 0 { group } else { task::read::<u32>(ending, TASK_EXIT_CODE.load()).unwrap_or(0) }
+    if group != 0 {
+        group
+    } else {
+        task::read::<u32>(task::leader(ending), TASK_EXIT_CODE.load()).unwrap_or(0)
+    }
 }

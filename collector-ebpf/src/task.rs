@@ -5,12 +5,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
     bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
 use collector_common::event::{Head, Kind, Task};
-use collector_common::limits::{ARGUMENT_BYTES_MAX, COMM_BYTES, OFFSET_UNKNOWN};
+use collector_common::limits::{ARGUMENT_BYTES_MAX, COMM_BYTES, ENDS_MAX, OFFSET_UNKNOWN};
 
 /// `task_struct.group_leader`
 #[unsafe(no_mangle)]
@@ -27,6 +30,9 @@ static TASK_TGID: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `task_struct.signal`
 #[unsafe(no_mangle)]
 static TASK_SIGNAL: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `signal_struct.nr_threads`
+#[unsafe(no_mangle)]
+pub static SIGNAL_NR_THREADS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `signal_struct.live`
 #[unsafe(no_mangle)]
 static SIGNAL_LIVE: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -55,6 +61,9 @@ static MM_ARG_START: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `mm_struct.arg_end`
 #[unsafe(no_mangle)]
 static MM_ARG_END: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// `-EEXIST`
+const ALREADY_THERE: i32 = -17;
 
 /// PID namespaces nest at most this deep (`MAX_PID_NS_LEVEL`).
 const PID_LEVEL_MAX: u32 = 32;
@@ -173,13 +182,31 @@ pub unsafe fn copy_arguments(arguments: *mut [u8; ARGUMENT_BYTES_MAX]) -> u32 {
     if result == 0 { bytes as u32 } else { 0 }
 }
 
-/// Whether no thread of the task's process lives any more. Without BTF: whether its main thread is ending.
+/// The main thread of a task's process; the task itself where that is not known.
+#[inline(always)]
+pub fn leader(task: TaskPointer) -> TaskPointer {
+    read(task, TASK_GROUP_LEADER.load()).unwrap_or(task)
+}
+
+/// Processes of several threads that are over: those threads count themselves out long before they get here, so that two
+/// of them may find nobody left.
+#[map]
+static ENDS: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(ENDS_MAX, 0);
+
+/// Whether no thread of the task's process lives any more; true once per process. Without BTF: whether its main thread
+/// is ending.
 #[inline(always)]
 pub fn process_is_over(task: TaskPointer) -> bool {
-    let live = read::<*const c_void>(task, TASK_SIGNAL.load())
-        .and_then(|signal| read::<u32>(signal, SIGNAL_LIVE.load()));
-    match live {
-        Some(live) => live == 0,
+    let signal = signal_struct(task);
+    let field = |offset: u32| signal.and_then(|signal| read::<u32>(signal, offset));
+    match field(SIGNAL_LIVE.load()) {
+        Some(0) if field(SIGNAL_NR_THREADS.load()) == Some(1) => true,
+        Some(0) => {
+            let (tgid, _) = current_ids();
+            let key = [u64::from(tgid), process_start_ns(task)];
+            !matches!(ENDS.insert(key, 1, u64::from(BPF_NOEXIST)), Err(ALREADY_THERE))
+        }
+        Some(_) => false,
         None => {
             let (tgid, tid) = current_ids();
             tgid == tid

@@ -147,6 +147,17 @@ fn dump(resolved: &Resolved) -> Result<DumpConfig> {
             file_bytes_max: resolved.integer("dump.file_bytes_max"),
         },
         socket: resolved.text("dump.socket").into(),
+        text: serde_json::json!({ "dump": {
+            "default": resolved.text("dump.default"),
+            "policies": resolved.table("dump.policies"),
+            "directory": resolved.text("dump.directory"),
+            "bytes_max": resolved.integer("dump.bytes_max"),
+            "files_max": resolved.integer("dump.files_max"),
+            "file_bytes_max": resolved.integer("dump.file_bytes_max"),
+            "minidump_bytes_max": resolved.integer("dump.minidump_bytes_max"),
+            "redact_memory": resolved.flag("dump.redact_memory"),
+        } })
+        .to_string(),
         options: DumpOptions { minidump, ..DumpOptions::default() },
     })
 }

@@ -28,7 +28,7 @@ use collector_common::crash::{DeathRecord, FaultRecord, Sender as SenderRecord, 
 use collector_common::event::Task;
 
 pub use death::{Clocks, Death, Detail};
-pub use own::{Before, OwnLife};
+pub use own::{Before, OwnLife, running};
 pub use redact::Redactor;
 pub use report::Reporter;
 
@@ -37,7 +37,7 @@ use crate::dump::{DumpKind, Policies, service};
 use crate::identity::Key;
 use crate::kernel::{CgroupMount, StderrTails, Tail};
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::process::{Place, Process, ProcessTable};
+use crate::process::{Place, Process, ProcessTable, TICK_NS};
 use crate::telemetry::Metric;
 use cgroup_memory::CgroupMemoryFiles;
 use limiter::{Limiter, Passage};
@@ -135,12 +135,13 @@ impl Crashes {
         &mut self,
         record: &DeathRecord,
         processes: &mut ProcessTable,
-        tails: &mut StderrTails,
+        tails: &StderrTails,
         clocks: &Clocks,
     ) {
-        let tail = tails.take(record.task.tgid, record.task.start_ns);
+        let tail = tails.of(record.task.tgid, record.task.start_ns);
         let detail = self.take_detail(&record.task);
-        let sender = self.sender(record, processes);
+        let sender = self.sender(record, processes, clocks);
+        let has_parent_inside = has_parent_inside(record, processes);
         let Some(process) = processes.of_task(&record.task) else {
             return self.ledger.lost(Signal::Crash, LossReason::ProcessTableFull, 1);
         };
@@ -162,8 +163,7 @@ impl Crashes {
         if service::decide(&self.options.policies, &process.subject) == DumpKind::None {
             return self.ledger.lost(Signal::Crash, LossReason::Filtered, 1);
         }
-        let is_child = record.namespace_pid != 1;
-        let oom = (kind == Kind::OomKill).then(|| self.oom(&record.sender, is_child));
+        let oom = (kind == Kind::OomKill).then(|| self.oom(&record.sender, has_parent_inside));
         let mut death = Box::new(Death::new(record, process, kind, detail, sender, oom, tail, clocks));
         death.likeness = self.hasher.hash_one(&key);
         self.pass(key, death, record.head.time_ns);
@@ -250,12 +250,18 @@ impl Crashes {
     }
 
     /// Who sent the last deadly signal. The process table names it better than its thread does.
-    fn sender(&self, record: &DeathRecord, processes: &ProcessTable) -> Option<Sender> {
+    fn sender(&self, record: &DeathRecord, processes: &ProcessTable, clocks: &Clocks) -> Option<Sender> {
         let sender = &record.sender;
-        if sender.time_ns == 0 {
+        let deadly = record.status & 0x7f;
+        // An older signal, which the process handled, is not what killed it.
+        if sender.time_ns == 0 || (deadly != 0 && sender.signal != deadly) {
             return None;
         }
-        let known = processes.get(sender.tgid);
+        // The sender may be gone, and its id another's.
+        let sent_since_boot_ns =
+            (sender.time_ns + clocks.monotonic_to_unix_ns).saturating_sub(clocks.boottime_to_unix_ns);
+        let known =
+            processes.get(sender.tgid).filter(|known| known.start_ticks <= sent_since_boot_ns / TICK_NS);
         let name = known.map_or_else(|| text(&sender.comm), |known| known.name.executable_name.to_string());
         let container = known.and_then(|known| known.subject.container.as_ref());
         Some(Sender {
@@ -308,6 +314,15 @@ impl Crashes {
             }
         }
     }
+}
+
+/// Whether a process is not the first one of its container: by its PID namespace, else by its parent's cgroup.
+fn has_parent_inside(record: &DeathRecord, processes: &ProcessTable) -> bool {
+    if record.namespace_level > 0 {
+        return record.namespace_pid != 1;
+    }
+    let parent = processes.get(record.parent_tgid);
+    parent.is_some_and(|parent| parent.cgroup_id() == record.task.cgroup_id)
 }
 
 /// The place of the innermost frame, if it is in a file.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -26,6 +26,9 @@ const WINDOWS_WAITING_MAX: usize = 2;
 
 /// Deaths that may wait for the reporter: about 6 MiB with their details.
 const DEATHS_WAITING_MAX: usize = 256;
+
+/// How long the reporter goes on naming what is queued when the agent stops.
+const CRASH_STOP_MAX: Duration = Duration::from_secs(3);
 
 /// How often the crash sink gets a turn when nobody dies.
 const CRASH_TURN: Duration = Duration::from_millis(200);
@@ -98,7 +101,7 @@ impl<S: Sink> Daemon<S> {
             .context("cannot start the symbolizer's thread")?;
         let (crashes, reporter) = match crash {
             Some(setup) => {
-                let (crashes, reporter) = start_reporter(setup, &ledger)?;
+                let (crashes, reporter) = start_reporter(setup, Arc::clone(&stop), &ledger)?;
                 (Some(crashes), Some(reporter))
             }
             None => (None, None),
@@ -158,14 +161,16 @@ impl<S: Sink> Daemon<S> {
 /// Starts the thread that turns deaths into records. It ends when the pipeline lets go of its end.
 fn start_reporter(
     setup: CrashSetup,
+    stop: Arc<AtomicBool>,
     ledger: &Arc<Ledger>,
 ) -> Result<(Crashes, JoinHandle<Box<dyn CrashSink>>)> {
     let (output, input) = sync_channel(DEATHS_WAITING_MAX);
-    let crashes = Crashes::new(setup.options, setup.dump_outcomes.clone(), output, Arc::clone(ledger));
-    let CrashSetup { redactor, dumps, sink, .. } = setup;
+    let CrashSetup { options, redactor, dumps, dump_outcomes, sink } = setup;
+    let dumps = dumps.map(|store| (store, options.policies.clone()));
+    let crashes = Crashes::new(options, dump_outcomes, output, Arc::clone(ledger));
     let reporter = Builder::new()
         .name("crash".to_owned())
-        .spawn(move || report(&input, Reporter::new(redactor, dumps), sink))
+        .spawn(move || report(&input, Reporter::new(redactor, dumps), sink, &stop))
         .context("cannot start the crash reporter's thread")?;
     Ok((crashes, reporter))
 }
@@ -174,8 +179,14 @@ fn report(
     input: &Receiver<Box<Death>>,
     mut reporter: Reporter,
     mut sink: Box<dyn CrashSink>,
+    stop: &AtomicBool,
 ) -> Box<dyn CrashSink> {
+    let mut stopped: Option<Instant> = None;
     loop {
+        if stop.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > CRASH_STOP_MAX
+        {
+            reporter.hurry();
+        }
         match input.recv_timeout(CRASH_TURN) {
             Ok(death) => sink.accept(reporter.record(&death)),
             Err(RecvTimeoutError::Timeout) => {}

@@ -370,6 +370,11 @@ impl ProcessTable {
 }
 
 impl Process {
+    /// The id of its cgroup, as its last record said; 0 before the first.
+    pub fn cgroup_id(&self) -> u64 {
+        self.cgroup_id
+    }
+
     /// Ticks are compared with a tolerance of one: the kernel rounds where `/proc` does.
     fn is_same(&self, start_ticks: u64) -> bool {
         start_ticks == 0 || self.start_ticks == 0 || self.start_ticks.abs_diff(start_ticks) <= 1
@@ -381,7 +386,10 @@ fn arguments(record: &ExecRecord) -> Arc<[u8]> {
     let bytes = record.argument_bytes as usize;
     match record.arguments.get(..bytes) {
         Some(whole) => whole.into(),
-        None => scan::arguments(record.task.tgid).unwrap_or_else(|| record.arguments.as_slice().into()),
+        // A process that has ended meanwhile has none in `/proc`, and its id may be another's.
+        None => scan::arguments(record.task.tgid)
+            .filter(|whole| whole.starts_with(&record.arguments))
+            .unwrap_or_else(|| record.arguments.as_slice().into()),
     }
 }
 

@@ -88,14 +88,6 @@ fn minidumps_by_every_way() {
     for way in ["auto", "pipe"] {
         let before = Before::read();
         let (spool, directory) = (Spool::default(), TempDir::new().expect("a temporary directory"));
-        let configuration = directory.path().join("kansoku.yaml");
-        let dumps = directory.path().join("dumps");
-        tools::write_file(
-            &configuration,
-            format!("dump: {{default: minidump, directory: {}}}\n", utf8(&dumps)).as_bytes(),
-        );
-        // The kernel starts the handler with nothing but the pattern: it reads the default file.
-        let _default = (way == "pipe").then(|| DefaultConfiguration::install(&configuration));
         let pattern_key = format!("dump.pattern={way}");
         let agent = start(&spool, directory.path(), &[&pattern_key, "dump.default=minidump"]);
         assert_ne!(pattern(), before.0, "{way}: core_pattern is the agent's");
@@ -109,27 +101,6 @@ fn minidumps_by_every_way() {
         let finished = agent.finish(STOP_MAX).expect_code(0);
         finished.books().expect_balance();
         before.expect_back();
-    }
-}
-
-/// The configuration that a program finds which the kernel starts.
-struct DefaultConfiguration;
-
-impl DefaultConfiguration {
-    const PATH: &str = "/etc/kansoku/config.yaml";
-
-    fn install(from: &Path) -> Self {
-        assert!(!Path::new(Self::PATH).exists(), "{} is somebody's: not replaced", Self::PATH);
-        std::fs::create_dir_all("/etc/kansoku").expect("root may");
-        std::fs::copy(from, Self::PATH).expect("root may");
-        Self
-    }
-}
-
-impl Drop for DefaultConfiguration {
-    fn drop(&mut self) {
-        // Left over it would fail the next run, which says so.
-        let _removed = std::fs::remove_file(Self::PATH);
     }
 }
 

@@ -8,13 +8,13 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_user};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap};
+use aya_ebpf::maps::Array;
 use aya_ebpf::{EbpfContext, Global};
 use collector_common::crash::{FaultRecord, SignalRecord};
 use collector_common::event::Kind;
 use collector_common::limits::{
     COMM_BYTES, FAULTS_MAX, OFFSET_UNKNOWN, STACK_BYTES_MAX, STACK_PAGE_BYTES, STACK_PAGES_MAX,
-    THREAD_NAMES_MAX,
+    THREAD_NAMES_MAX, place_of,
 };
 
 use super::sender::is_one_of;
@@ -30,9 +30,6 @@ static MM_BRK: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `mm_struct.start_stack`
 #[unsafe(no_mangle)]
 static MM_START_STACK: Global<u32> = Global::new(OFFSET_UNKNOWN);
-/// `signal_struct.nr_threads`
-#[unsafe(no_mangle)]
-static SIGNAL_NR_THREADS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `signal_struct.thread_head`
 #[unsafe(no_mangle)]
 static SIGNAL_THREAD_HEAD: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -66,11 +63,7 @@ const RED_ZONE_BYTES: u64 = 128;
 
 /// The last fault that each process handled.
 #[map]
-static FAULTS: LruHashMap<u32, FaultRecord> = LruHashMap::with_max_entries(FAULTS_MAX, 0);
-
-/// Zeros that a new entry of [`FAULTS`] starts with. Nobody writes here.
-#[map]
-static EMPTY_FAULT: Array<FaultRecord> = Array::with_max_entries(1, 0);
+static FAULTS: Array<FaultRecord> = Array::with_max_entries(FAULTS_MAX, 0);
 
 /// A signal reaches the running thread.
 #[inline(always)]
@@ -97,10 +90,10 @@ pub fn on_deliver<C: EbpfContext>(
 /// Sends the last fault that a process handled, for it ended badly now.
 #[inline(always)]
 pub fn send_handled(tgid: u32, start_ns: u64) {
-    let Some(fault) = FAULTS.get_ptr(tgid) else { return };
+    let Some(fault) = FAULTS.get_ptr(place_of(tgid, FAULTS_MAX)) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of the map.
     unsafe {
-        if (*fault).task.start_ns == start_ns {
+        if (*fault).task.tgid == tgid && (*fault).task.start_ns == start_ns {
             emit::detail(fault);
         }
     }
@@ -109,12 +102,7 @@ pub fn send_handled(tgid: u32, start_ns: u64) {
 #[inline(always)]
 fn keep_handled<C: EbpfContext>(context: &C, signal: i32, code: i32, information: *const c_void) {
     let (tgid, _) = task::current_ids();
-    if FAULTS.get_ptr(tgid).is_none() {
-        let Some(empty) = EMPTY_FAULT.get(0) else { return };
-        // The map forgets the least recent by itself; there is no room only while another CPU takes it.
-        let _no_room = FAULTS.insert(tgid, empty, 0);
-    }
-    if let Some(fault) = FAULTS.get_ptr_mut(tgid) {
+    if let Some(fault) = FAULTS.get_ptr_mut(place_of(tgid, FAULTS_MAX)) {
         // SAFETY: the look-up gave a valid pointer to a value of the map. Two threads that fault at once overwrite
         // each other's words; the bytes are plain data whatever they are.
         unsafe {
@@ -209,7 +197,8 @@ unsafe fn copy_stack(record: *mut SignalRecord, stack_pointer: u64) {
 unsafe fn copy_thread_names(record: *mut SignalRecord) {
     let signal = task::signal_struct(task::current_pointer());
     let offset = SIGNAL_THREAD_HEAD.load();
-    let count = signal.and_then(|signal| task::read::<u32>(signal, SIGNAL_NR_THREADS.load())).unwrap_or(0);
+    let count =
+        signal.and_then(|signal| task::read::<u32>(signal, task::SIGNAL_NR_THREADS.load())).unwrap_or(0);
     let mut read = 0;
     if let Some(signal) = signal.filter(|_| offset != OFFSET_UNKNOWN) {
         let head = signal.wrapping_byte_add(offset as usize);

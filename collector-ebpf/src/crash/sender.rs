@@ -9,9 +9,9 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_ns,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::Array;
 use collector_common::crash::Sender;
-use collector_common::limits::{COMM_BYTES, OFFSET_UNKNOWN, SENDERS_MAX};
+use collector_common::limits::{COMM_BYTES, OFFSET_UNKNOWN, SENDERS_MAX, place_of};
 
 use crate::task::{self, TaskPointer};
 
@@ -38,23 +38,38 @@ const WATCHED: u64 = super::fault::DUMPS_CORE | 1 << 9 | 1 << 15;
 /// signal without siginfo. Neither may be dereferenced.
 const SEND_SIG_PRIV: u64 = 1;
 
-/// `TRACE_SIGNAL_IGNORED` of `include/trace/events/signal.h`.
-const IGNORED: i32 = 1;
+/// `TRACE_SIGNAL_DELIVERED` and `TRACE_SIGNAL_LOSE_INFO` of `include/trace/events/signal.h`: the signal is on its way. It
+/// is not where it was ignored or is pending already.
+const DELIVERED: i32 = 0;
+const LOSE_INFO: i32 = 4;
+
+/// SIGKILL
+const KILL: u32 = 9;
 
 /// `kernel_siginfo.si_code`: the layout is that of `siginfo`, which is ABI.
 const SI_CODE: u32 = 8;
 
 #[map]
-static SENDERS: LruHashMap<u32, Sender> = LruHashMap::with_max_entries(SENDERS_MAX, 0);
+static SENDERS: Array<Sender> = Array::with_max_entries(SENDERS_MAX, 0);
 
 /// A signal is sent to a task.
 #[inline(always)]
 pub fn on_generate(signal: i32, information: u64, target: TaskPointer, result: i32) -> i32 {
-    if !is_one_of(signal, WATCHED) || result == IGNORED {
+    if !is_one_of(signal, WATCHED) || (result != DELIVERED && result != LOSE_INFO) {
         return 0;
     }
     let Some(target_tgid) = task::process_of(target) else { return 0 };
-    let mut sender = current_sender(signal as u32, target);
+    let Some(place) = SENDERS.get_ptr_mut(place_of(target_tgid, SENDERS_MAX)) else { return 0 };
+    let mut sender = current_sender(signal as u32, target, target_tgid);
+    // SAFETY: the look-up gave a valid pointer to a value of the map.
+    let known = unsafe { *place };
+    // What follows a SIGKILL did not kill: an OOM group is killed twice, and a runtime makes sure.
+    if known.signal == KILL
+        && known.target_tgid == target_tgid
+        && known.target_start_ns == sender.target_start_ns
+    {
+        return 0;
+    }
     if information == SEND_SIG_PRIV {
         sender.by_kernel = 1;
         add_memory(target, &mut sender);
@@ -63,8 +78,8 @@ pub fn on_generate(signal: i32, information: u64, target: TaskPointer, result: i
         // Codes above zero are the kernel's own: a fault, a timer, a limit.
         sender.by_kernel = u32::from(sender.code > 0);
     }
-    // The map forgets the least recent by itself; there is no room only while another CPU takes it.
-    let _no_room = SENDERS.insert(target_tgid, sender, 0);
+    // SAFETY: as above.
+    unsafe { place.write(sender) };
     0
 }
 
@@ -75,9 +90,14 @@ pub fn on_victim(argument: u64) -> i32 {
         Ok(pid) => Some(pid),
         Err(_) => task::process_of(argument as TaskPointer),
     };
-    if let Some(sender) = tgid.and_then(|tgid| SENDERS.get_ptr_mut(tgid)) {
+    let Some(tgid) = tgid else { return 0 };
+    if let Some(sender) = SENDERS.get_ptr_mut(place_of(tgid, SENDERS_MAX)) {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe { (&raw mut (*sender).is_oom).write(1) };
+        unsafe {
+            if (*sender).target_tgid == tgid && (*sender).signal == KILL {
+                (&raw mut (*sender).is_oom).write(1);
+            }
+        }
     }
     0
 }
@@ -91,8 +111,10 @@ pub fn on_victim(argument: u64) -> i32 {
 pub unsafe fn copy(tgid: u32, start_ns: u64, destination: *mut Sender) {
     // SAFETY: given by the caller; the look-up gives a valid pointer or none.
     unsafe {
-        match SENDERS.get_ptr(tgid) {
-            Some(sender) if (*sender).target_start_ns == start_ns => destination.write(*sender),
+        match SENDERS.get_ptr(place_of(tgid, SENDERS_MAX)) {
+            Some(sender) if (*sender).target_tgid == tgid && (*sender).target_start_ns == start_ns => {
+                destination.write(*sender);
+            }
             _ => destination.write(NOBODY),
         }
     }
@@ -107,6 +129,8 @@ pub fn is_one_of(signal: i32, set: u64) -> bool {
 const NOBODY: Sender = Sender {
     time_ns: 0,
     target_start_ns: 0,
+    target_tgid: 0,
+    padding: 0,
     cgroup_id: 0,
     signal: 0,
     code: 0,
@@ -125,7 +149,7 @@ const NOBODY: Sender = Sender {
 };
 
 #[inline(always)]
-fn current_sender(signal: u32, target: TaskPointer) -> Sender {
+fn current_sender(signal: u32, target: TaskPointer, target_tgid: u32) -> Sender {
     let (tgid, _) = task::current_ids();
     let mut comm = [0u8; COMM_BYTES];
     // SAFETY: the helpers have no preconditions; `comm` is a writable buffer of the given size.
@@ -138,6 +162,7 @@ fn current_sender(signal: u32, target: TaskPointer) -> Sender {
     Sender {
         time_ns,
         target_start_ns,
+        target_tgid,
         cgroup_id,
         signal,
         tgid,

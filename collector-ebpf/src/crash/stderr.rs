@@ -9,10 +9,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap};
+use aya_ebpf::maps::Array;
 use collector_common::crash::StderrTail;
 use collector_common::limits::{
-    STDERR_BYTES, STDERR_PARTS_MAX, STDERR_PROCESSES_MAX, STDERR_WRITE_BYTES_MAX,
+    STDERR_BYTES, STDERR_PARTS_MAX, STDERR_PROCESSES_MAX, STDERR_WRITE_BYTES_MAX, place_of,
 };
 
 use crate::arch::{self, Write};
@@ -22,11 +22,7 @@ use crate::task;
 const DESCRIPTOR: u64 = 2;
 
 #[map]
-static STDERR: LruHashMap<u32, StderrTail> = LruHashMap::with_max_entries(STDERR_PROCESSES_MAX, 0);
-
-/// Zeros that a new entry of [`STDERR`] starts with. Nobody writes here.
-#[map]
-static EMPTY_STDERR: Array<StderrTail> = Array::with_max_entries(1, 0);
+static STDERR: Array<StderrTail> = Array::with_max_entries(STDERR_PROCESSES_MAX, 0);
 
 /// `struct iovec`
 #[derive(Clone, Copy)]
@@ -43,7 +39,7 @@ pub fn on_return(registers: *const c_void, result: i64, registers_are_typed: boo
         return 0;
     }
     match arch::write_call(registers, registers_are_typed) {
-        Some((write, [DESCRIPTOR, buffer, length])) => keep(write, buffer, length),
+        Some((write, [DESCRIPTOR, buffer, length])) => keep(write, buffer, length, result as u64),
         _ => 0,
     }
 }
@@ -52,49 +48,66 @@ pub fn on_return(registers: *const c_void, result: i64, registers_are_typed: boo
 #[inline(always)]
 pub fn forget() {
     let (tgid, _) = task::current_ids();
-    if let Some(tail) = STDERR.get_ptr_mut(tgid) {
+    if let Some(tail) = STDERR.get_ptr_mut(place_of(tgid, STDERR_PROCESSES_MAX)) {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe { (&raw mut (*tail).written_bytes).write(0) };
+        unsafe {
+            if (*tail).tgid == tgid {
+                (&raw mut (*tail).kept_bytes).write(0);
+                (&raw mut (*tail).total_bytes).write(0);
+            }
+        }
     }
 }
 
+/// Keeps what was written: of a vector the parts up to what the call returned.
 #[inline(always)]
-fn keep(write: Write, buffer: u64, length: u64) -> i32 {
-    let Some(tail) = tail_of_current() else { return 0 };
+fn keep(write: Write, buffer: u64, length: u64, written: u64) -> i32 {
+    let Some((tail, owner)) = tail_of_current() else { return 0 };
     match write {
-        Write::Plain => append(tail, Part { base: buffer, bytes: length }),
+        Write::Plain => append(tail, Part { base: buffer, bytes: length.min(written) }),
         Write::Vector => {
+            let mut left = written;
             for index in 0..STDERR_PARTS_MAX as u64 {
-                if index >= length {
+                if index >= length || left == 0 {
                     break;
                 }
                 let Some(part) = user_part(buffer.wrapping_add(index * size_of::<Part>() as u64)) else {
                     break;
                 };
-                append(tail, part);
+                let bytes = part.bytes.min(left);
+                left -= bytes;
+                append(tail, Part { base: part.base, bytes });
             }
+            if left > 0 {
+                gap(tail, left);
+            }
+        }
+    }
+    // SAFETY: the pointer is to a value of the map. Who took the place meanwhile must not find our bytes in it.
+    unsafe {
+        if (*tail).start_ns != owner {
+            (&raw mut (*tail).kept_bytes).write(0);
         }
     }
     0
 }
 
+/// The place of the running process, taken over from another one if need be, and the start that owns it.
 #[inline(always)]
-fn tail_of_current() -> Option<*mut StderrTail> {
+fn tail_of_current() -> Option<(*mut StderrTail, u64)> {
     let (tgid, _) = task::current_ids();
     let start_ns = task::process_start_ns(task::current_pointer());
-    if STDERR.get_ptr(tgid).is_none() {
-        // The map forgets the least recent by itself; there is no room only while another CPU takes it.
-        let _no_room = STDERR.insert(tgid, EMPTY_STDERR.get(0)?, 0);
-    }
-    let tail = STDERR.get_ptr_mut(tgid)?;
+    let tail = STDERR.get_ptr_mut(place_of(tgid, STDERR_PROCESSES_MAX))?;
     // SAFETY: the look-up gave a valid pointer to a value of the map.
     unsafe {
-        if (*tail).start_ns != start_ns {
+        if (*tail).start_ns != start_ns || (*tail).tgid != tgid {
             (&raw mut (*tail).start_ns).write(start_ns);
-            (&raw mut (*tail).written_bytes).write(0);
+            (&raw mut (*tail).tgid).write(tgid);
+            (&raw mut (*tail).kept_bytes).write(0);
+            (&raw mut (*tail).total_bytes).write(0);
         }
     }
-    Some(tail)
+    Some((tail, start_ns))
 }
 
 #[inline(always)]
@@ -107,10 +120,24 @@ fn user_part(address: u64) -> Option<Part> {
     (result == 0).then_some(part)
 }
 
-/// Appends the end of a write. Two threads that write at once may mix their bytes, as they may on a terminal.
+/// Counts bytes that are not kept. What was kept before them does not join what comes after.
+#[inline(always)]
+fn gap(tail: *mut StderrTail, bytes: u64) {
+    // SAFETY: the pointer is to a value of the map.
+    unsafe {
+        let total = (*tail).total_bytes;
+        (&raw mut (*tail).total_bytes).write(total.wrapping_add(bytes));
+        (&raw mut (*tail).kept_bytes).write(0);
+    }
+}
+
+/// Appends a write, of a long one its end. Two threads that write at once may mix their bytes, as they may on a terminal.
 #[inline(always)]
 fn append(tail: *mut StderrTail, part: Part) {
     let skipped = part.bytes.saturating_sub(STDERR_WRITE_BYTES_MAX as u64);
+    if skipped > 0 {
+        gap(tail, skipped);
+    }
     let source = part.base.wrapping_add(skipped);
     let mut bytes = part.bytes - skipped;
     // SAFETY: a comment as assembly: the verifier must see the bound below on this very register.
@@ -121,11 +148,11 @@ fn append(tail: *mut StderrTail, part: Part) {
     // SAFETY: `at` is below `STDERR_BYTES`, and the buffer has room for a whole write behind that. What passes the
     // ring's end is at most a whole write, and is read again to the start. The helper checks the source.
     unsafe {
-        let written = (*tail).written_bytes;
-        let at = (written as usize) & (STDERR_BYTES - 1);
+        let kept = (*tail).kept_bytes;
+        let at = (kept as usize) & (STDERR_BYTES - 1);
         let data = (&raw mut (*tail).data).cast::<u8>();
         if bpf_probe_read_user(data.add(at).cast(), bytes as u32, source as *const c_void) != 0 {
-            return;
+            return gap(tail, bytes);
         }
         let room = (STDERR_BYTES - at) as u64;
         if bytes > room {
@@ -135,6 +162,8 @@ fn append(tail: *mut StderrTail, part: Part) {
                 bpf_probe_read_user(data.cast(), rest as u32, source.wrapping_add(room) as *const c_void);
             }
         }
-        (&raw mut (*tail).written_bytes).write(written.wrapping_add(bytes));
+        let total = (*tail).total_bytes;
+        (&raw mut (*tail).total_bytes).write(total.wrapping_add(bytes));
+        (&raw mut (*tail).kept_bytes).write(kept.wrapping_add(bytes));
     }
 }

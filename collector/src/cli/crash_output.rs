@@ -12,7 +12,7 @@ use super::run::Output;
 use crate::config::Config;
 use crate::crash::record::CrashRecord;
 use crate::crash::spool::Spool;
-use crate::crash::{Before, OwnLife};
+use crate::crash::{Before, OwnLife, running};
 use crate::daemon::CrashSink;
 use crate::export::Outbox;
 use crate::loss::{Ledger, Signal};
@@ -41,7 +41,8 @@ impl RecentCrashes {
 
 /// The sink.
 pub(super) struct CrashOutput {
-    outbox: Outbox,
+    /// Until it is finished.
+    outbox: Option<Outbox>,
     life: Option<OwnLife>,
     recent: RecentCrashes,
 }
@@ -50,7 +51,7 @@ impl CrashOutput {
     /// Opens the spool and says what the last agent left there.
     pub fn start(config: &Config, output: &Output, recent: RecentCrashes, ledger: Arc<Ledger>) -> Self {
         let (spool, life, before) = match open(config) {
-            Ok((spool, life, before)) => (Some(spool), life, before),
+            Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
@@ -60,10 +61,10 @@ impl CrashOutput {
             }
         };
         if let Before::Running { pid } = before {
-            tracing::warn!(pid, "another agent uses this spool: its records are left to it");
+            tracing::warn!(pid, "another agent uses this spool: records of this one are not kept");
         }
         let mut outbox = match output {
-            Output::Backend(backend) => backend.outbox(spool, life.is_some()),
+            Output::Backend(backend) => backend.outbox(spool),
             Output::Terminal(_) => Outbox::local(spool, Arc::clone(&ledger)),
         };
         if let Before::Ended(record) = before {
@@ -71,14 +72,18 @@ impl CrashOutput {
             ledger.carried_over(Signal::Crash, 1);
             outbox.accept(*record);
         }
-        Self { outbox, life, recent }
+        Self { outbox: Some(outbox), life, recent }
     }
 }
 
-fn open(config: &Config) -> Result<(Spool, Option<OwnLife>, Before)> {
+/// A spool has one writer: another agent's is not touched at all.
+fn open(config: &Config) -> Result<(Option<Spool>, Option<OwnLife>, Before)> {
+    if let Some(pid) = running(&config.crash_spool) {
+        return Ok((None, None, Before::Running { pid }));
+    }
     let spool = Spool::open(&config.crash_spool, config.crash_spool_limits)?;
-    let (life, before) = OwnLife::begin(&config.crash_spool)?;
-    Ok((spool, life, before))
+    let (life, before) = OwnLife::begin(&config.crash_spool, &config.redactor)?;
+    Ok((Some(spool), life, before))
 }
 
 impl CrashSink for CrashOutput {
@@ -92,19 +97,31 @@ impl CrashSink for CrashOutput {
             record.summary.escape_debug()
         );
         self.recent.push(record.clone());
-        self.outbox.accept(record);
+        if let Some(outbox) = &mut self.outbox {
+            outbox.accept(record);
+        }
     }
 
     fn turn(&mut self) {
-        self.outbox.turn();
+        if let Some(outbox) = &mut self.outbox {
+            outbox.turn();
+        }
         if let Some(life) = &mut self.life {
             life.renew();
         }
     }
 
-    fn finish(self: Box<Self>) {
-        self.outbox.finish();
-        if let Some(life) = self.life {
+    fn finish(mut self: Box<Self>) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.finish();
+        }
+    }
+}
+
+/// A start that fails is no crash either.
+impl Drop for CrashOutput {
+    fn drop(&mut self) {
+        if let Some(life) = self.life.take() {
             life.end();
         }
     }

@@ -82,7 +82,7 @@ pub fn keys() -> Vec<Key> {
         ),
         key(
             "crash.spool_bytes_max",
-            Kind::Integer(1 << 16, 1 << 40),
+            Kind::Integer(1 << 18, 1 << 40),
             "67108864",
             "Bytes of crash records that are kept; the oldest go first.",
         ),

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::record::{CrashRecord, Kind, ProcessInfo, SCHEMA, Stderr};
+use super::redact::Redactor;
 use super::{fingerprint, spool, summary};
 
 const FILE: &str = "agent.running";
@@ -43,6 +44,11 @@ pub struct OwnLife {
     renewed: Instant,
 }
 
+/// The agent that uses a spool's directory now, if another one does.
+pub fn running(directory: &Path) -> Option<u32> {
+    read(&directory.join(FILE)).filter(|life| is_running(life, &boot_id())).map(|life| life.pid)
+}
+
 /// What was found at the start.
 pub enum Before {
     /// The last agent stopped by itself, or there was none, or the node was started anew.
@@ -62,14 +68,16 @@ impl OwnLife {
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn begin(directory: &Path) -> Result<(Option<Self>, Before)> {
+    pub fn begin(directory: &Path, redactor: &Redactor) -> Result<(Option<Self>, Before)> {
         let path = directory.join(FILE);
         let boot_id = boot_id();
         let before = match read(&path) {
             Some(life) if is_running(&life, &boot_id) => {
                 return Ok((None, Before::Running { pid: life.pid }));
             }
-            Some(life) if life.boot_id == boot_id => Before::Ended(Box::new(record(&life, directory))),
+            Some(life) if life.boot_id == boot_id => {
+                Before::Ended(Box::new(record(&life, directory, redactor)))
+            }
             _ => Before::Stopped,
         };
         let pid = std::process::id();
@@ -98,8 +106,11 @@ impl OwnLife {
         }
     }
 
-    /// Ends it by a stop. A life that is dropped otherwise is found by the next start.
+    /// Ends it by a stop. A life that ends otherwise is found by the next start, and so is one with a panic in it.
     pub fn end(self) {
+        if self.path.with_file_name(PANIC_FILE).exists() {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, "the next start will take this stop for a crash");
         }
@@ -122,9 +133,10 @@ fn is_running(life: &Life, boot_id: &str) -> bool {
     !is_me && life.boot_id == boot_id && start_ticks(life.pid) == Some(life.start_ticks)
 }
 
-fn record(life: &Life, directory: &Path) -> CrashRecord {
+fn record(life: &Life, directory: &Path, redactor: &Redactor) -> CrashRecord {
     let panic_path = directory.join(PANIC_FILE);
-    let panic = std::fs::read(&panic_path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    // What the agent worked on may stand in its last words.
+    let panic = std::fs::read(&panic_path).ok().map(|bytes| redactor.text(&String::from_utf8_lossy(&bytes)));
     // It belongs to this record only.
     let _not_there = std::fs::remove_file(&panic_path);
     let mut record = CrashRecord {
@@ -198,6 +210,10 @@ fn unix_ns() -> u64 {
 mod tests {
     use super::*;
 
+    fn redactor() -> Redactor {
+        Redactor::new(&std::collections::BTreeMap::new()).expect("no patterns")
+    }
+
     /// A spool with the life of an agent in it that is gone, changed by `change`; expects whether the next start tells.
     fn check(change: impl Fn(&mut Life), expected: &str) {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -212,7 +228,7 @@ mod tests {
         change(&mut life);
         std::fs::write(directory.path().join(FILE), serde_json::to_vec(&life).expect("JSON"))
             .expect("writable");
-        let (own, before) = OwnLife::begin(directory.path()).expect("writable");
+        let (own, before) = OwnLife::begin(directory.path(), &redactor()).expect("writable");
         let found = match before {
             Before::Stopped => "stopped",
             Before::Ended(_) => "ended",
@@ -236,8 +252,8 @@ mod tests {
     #[test]
     fn a_stop_leaves_nothing() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let (own, _) = OwnLife::begin(directory.path()).expect("writable");
+        let (own, _) = OwnLife::begin(directory.path(), &redactor()).expect("writable");
         own.expect("nobody else").end();
-        assert!(matches!(OwnLife::begin(directory.path()), Ok((Some(_), Before::Stopped))));
+        assert!(matches!(OwnLife::begin(directory.path(), &redactor()), Ok((Some(_), Before::Stopped))));
     }
 }

@@ -21,8 +21,8 @@ use super::summary;
 use super::unwind::{CodeRegion, End, StackSnapshot, unwind};
 use super::{signals, spool, text};
 use crate::arch;
-use crate::dump::Store;
-use crate::dump::service::RENAME_MAX;
+use crate::dump::service::{self, RENAME_MAX};
+use crate::dump::{Policies, Store};
 use crate::process::{Place, TICK_NS, comm};
 use crate::profile::Frame;
 use crate::symbolize::{SymbolOptions, Symbolizer};
@@ -50,19 +50,31 @@ const RENAME_POLL: Duration = Duration::from_millis(10);
 pub struct Reporter {
     symbolizer: Symbolizer,
     redactor: Redactor,
-    dumps: Option<Store>,
+    dumps: Option<(Store, Policies)>,
+    is_hurried: bool,
     fingerprints: HashMap<u64, String>,
 }
 
 impl Reporter {
     /// A reporter with rules for what must not leave, and the dumps that may belong to deaths.
-    pub fn new(redactor: Redactor, dumps: Option<Store>) -> Self {
+    pub fn new(redactor: Redactor, dumps: Option<(Store, Policies)>) -> Self {
         let options = SymbolOptions {
             lines: true,
             lines_file_bytes_max: LINES_FILE_BYTES_MAX,
             cache_bytes_max: SYMBOL_CACHE_BYTES_MAX,
         };
-        Self { symbolizer: Symbolizer::new(options), redactor, dumps, fingerprints: HashMap::new() }
+        Self {
+            symbolizer: Symbolizer::new(options),
+            redactor,
+            dumps,
+            is_hurried: false,
+            fingerprints: HashMap::new(),
+        }
+    }
+
+    /// From now on records are made without what takes time: the agent stops and has had its time for more.
+    pub fn hurry(&mut self) {
+        self.is_hurried = true;
     }
 
     /// The record of a death.
@@ -131,18 +143,24 @@ impl Reporter {
 
     fn stderr(&self, death: &Death) -> Option<Stderr> {
         let tail = death.tail.as_ref()?;
+        let is_truncated = tail.written_bytes > tail.bytes.len() as u64;
         let text = String::from_utf8_lossy(&tail.bytes);
-        Some(Stderr {
-            text: self.redactor.text(&text),
-            written_bytes: tail.written_bytes,
-            is_truncated: tail.written_bytes > tail.bytes.len() as u64,
-        })
+        // Of a line without its beginning nobody can tell whether it is a secret.
+        let text = match is_truncated {
+            true => text.split_once('\n').map_or("", |(_, whole_lines)| whole_lines),
+            false => &text,
+        };
+        Some(Stderr { text: self.redactor.text(text), written_bytes: tail.written_bytes, is_truncated })
     }
 
     /// The dump of a process that dumped. Its file gets its name just after the process was let go.
     fn dump(&self, death: &Death) -> Option<DumpFile> {
-        let store = self.dumps.as_ref().filter(|_| death.status & CORE_DUMPED != 0)?;
-        let deadline = Instant::now() + RENAME_MAX;
+        let (store, policies) = self.dumps.as_ref().filter(|_| death.status & CORE_DUMPED != 0)?;
+        if !service::decide(policies, &death.subject).needs_core() {
+            return None;
+        }
+        let wait = if self.is_hurried { Duration::ZERO } else { RENAME_MAX };
+        let deadline = Instant::now() + wait;
         loop {
             match store.find(death.name.pid, death.task.start_ns / TICK_NS) {
                 None if Instant::now() < deadline => std::thread::sleep(RENAME_POLL),
@@ -184,6 +202,9 @@ impl Reporter {
 
     fn add_stack(&mut self, death: &Death, record: &mut CrashRecord) {
         let Some(fault) = death.detail.fault() else { return };
+        if self.is_hurried {
+            return record.incomplete.push("stack: the agent was stopping".to_owned());
+        }
         let memory = death.detail.signal.as_deref().map(stack_memory).unwrap_or_default();
         let walked = fault.frames.get(..fault.frame_count as usize).unwrap_or_default();
         let registers = &fault.registers;

@@ -240,6 +240,12 @@ impl Spool {
             .collect()
     }
 
+    /// A record that is still to be exported; `None` if it is not there or holds none.
+    pub fn get(&self, id: &str) -> Option<CrashRecord> {
+        let [pending, _] = self.paths(id, true);
+        is_id(id).then(|| read(&pending, id).ok()).flatten()
+    }
+
     /// The file of a record in this state, and the one in the other.
     fn paths(&self, id: &str, is_pending: bool) -> [PathBuf; 2] {
         [is_pending, !is_pending].map(|is_pending| path(&self.directory, id, is_pending))

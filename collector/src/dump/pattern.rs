@@ -37,9 +37,9 @@ const REMEMBERED_BYTES_MAX: u64 = 2 * (PATTERN_BYTES_MAX as u64 + 1);
 pub enum Pattern {
     /// It connects to this socket.
     Socket(PathBuf),
-    /// It starts this executable as root, as `EXECUTABLE core-handler PID NAMESPACE_PID SIGNAL TIME`, with the core as
-    /// its standard input.
-    Pipe(PathBuf),
+    /// It starts this executable as root, with the core as its standard input and no environment. So the file with its
+    /// configuration is named: `EXECUTABLE core-handler --config FILE PID NAMESPACE_PID SIGNAL TIME`.
+    Pipe(PathBuf, PathBuf),
 }
 
 /// `core_pattern` while it is ours. Dropped, it is given back.
@@ -79,8 +79,9 @@ impl Pattern {
     fn text(&self) -> Result<String> {
         let (path, text, bytes_max) = match self {
             Self::Socket(path) => (path, format!("@{}", path.display()), SOCKET_BYTES_MAX + 1),
-            Self::Pipe(path) => {
-                (path, format!("|{} core-handler %P %p %s %t", path.display()), PATTERN_BYTES_MAX)
+            Self::Pipe(path, configuration) => {
+                let call = format!("core-handler --config {} %P %p %s %t", configuration.display());
+                (path, format!("|{} {call}", path.display()), PATTERN_BYTES_MAX)
             }
         };
         let shown =
@@ -141,7 +142,7 @@ impl Takeover {
 
     fn write(pattern_path: &Path, remembered_path: &Path, pattern: &Pattern) -> Result<Self> {
         let ours = pattern.text()?;
-        if let Pattern::Pipe(executable) = pattern {
+        if let Pattern::Pipe(executable, _) = pattern {
             check_host_has(Path::new(HOST_ROOT), executable)?;
         }
         let current = read(pattern_path)?;
@@ -341,10 +342,10 @@ mod tests {
     }
 
     fn pipe(path: &str) -> Pattern {
-        Pattern::Pipe(PathBuf::from(path))
+        Pattern::Pipe(PathBuf::from(path), PathBuf::from("/c.yaml"))
     }
 
-    const OURS: &str = "|/bin/sh core-handler %P %p %s %t";
+    const OURS: &str = "|/bin/sh core-handler --config /c.yaml %P %p %s %t";
 
     #[test]
     fn given_back_at_the_end() {

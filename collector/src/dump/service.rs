@@ -42,6 +42,8 @@ pub struct DumpConfig {
     pub socket: PathBuf,
     /// How dumps are taken.
     pub options: DumpOptions,
+    /// The same as text, for a program that the kernel starts without an environment.
+    pub text: String,
 }
 
 /// Dumps that are being taken.
@@ -71,7 +73,10 @@ impl DumpService {
             }
         };
         let socket = server.as_ref().map(|server| Pattern::Socket(server.path().to_owned()));
-        let pipe = (config.way != Way::Socket).then_some(Pattern::Pipe(executable));
+        let configuration = config.store.directory.join("handler.yaml");
+        std::fs::write(&configuration, &config.text)
+            .with_context(|| format!("cannot write {}", configuration.display()))?;
+        let pipe = (config.way != Way::Socket).then_some(Pattern::Pipe(executable, configuration));
         let candidates: Vec<Pattern> = socket.into_iter().chain(pipe).collect();
         let takeover = Takeover::begin(Path::new(CORE_PATTERN), &remembered(config), &candidates)?;
         let is_socket = matches!(takeover.pattern(), Pattern::Socket(_));

@@ -70,16 +70,14 @@ impl Backend {
         }
     }
 
-    /// Where crash records go: to the backend if it takes logs, else to the spool alone. `owns_spool` says whether what
-    /// waits there since an earlier run is ours to send.
-    pub fn outbox(&self, spool: Option<Spool>, owns_spool: bool) -> Outbox {
+    /// Where crash records go: to the backend if it takes logs, else to the spool alone.
+    pub fn outbox(&self, spool: Option<Spool>) -> Outbox {
         let ledger = Arc::clone(&self.ledger);
         if !self.takes.contains(&otlp::Signal::Logs) {
             return Outbox::local(spool, ledger);
         }
         let receipts = Arc::clone(&self.receipts);
-        let waiting = spool.iter().filter(|_| owns_spool).flat_map(Spool::pending).collect();
-        Outbox::to_backend(spool, waiting, self.exporter.clone(), self.host.clone(), receipts, ledger)
+        Outbox::to_backend(spool, self.exporter.clone(), self.host.clone(), receipts, ledger)
     }
 
     /// Sends what waits, for some seconds at most, and ends the exporter.

@@ -37,7 +37,8 @@ struct Lanes {
     host: HostResource,
     receipts: Receipts,
     in_flight: HashMap<u64, InFlight>,
-    waiting: VecDeque<CrashRecord>,
+    /// Ids of records in the spool; their number is bounded by it.
+    waiting: VecDeque<String>,
     retry_at: Option<Instant>,
     last_ticket: u64,
 }
@@ -56,12 +57,13 @@ impl Outbox {
     /// An outbox that sends. Records that wait in the spool since an earlier run go first.
     pub fn to_backend(
         spool: Option<Spool>,
-        waiting: VecDeque<CrashRecord>,
         exporter: Exporter,
         host: HostResource,
         receipts: Receipts,
         ledger: Arc<Ledger>,
     ) -> Self {
+        let pending = spool.iter().flat_map(Spool::pending);
+        let waiting: VecDeque<String> = pending.map(|record| record.id).collect();
         ledger.carried_over(Signal::Crash, waiting.len() as u64);
         let lanes = Lanes {
             exporter,
@@ -89,7 +91,7 @@ impl Outbox {
         if !is_spooled || lanes.in_flight.len() < IN_FLIGHT_MAX {
             lanes.send(record, is_spooled);
         } else {
-            lanes.waiting.push_back(record);
+            lanes.waiting.push_back(record.id);
         }
     }
 
@@ -140,7 +142,7 @@ impl Outbox {
                 if reason == Some(DropReason::Shutdown) {
                     self.ledger.lost(Signal::Crash, LossReason::ExportSpooled, 1);
                 } else {
-                    lanes.waiting.push_back(sent.record);
+                    lanes.waiting.push_back(sent.record.id);
                     lanes.retry_at = Some(Instant::now() + RETRY_DELAY);
                 }
                 continue;
@@ -168,9 +170,12 @@ impl Outbox {
         }
         lanes.retry_at = None;
         while lanes.in_flight.len() < IN_FLIGHT_MAX
-            && let Some(record) = lanes.waiting.pop_front()
+            && let Some(id) = lanes.waiting.pop_front()
         {
-            lanes.send(record, true);
+            match self.spool.as_ref().and_then(|spool| spool.get(&id)) {
+                Some(record) => lanes.send(record, true),
+                None => self.ledger.lost(Signal::Crash, LossReason::SpoolFailed, 1),
+            }
         }
     }
 }
@@ -193,7 +198,7 @@ impl Lanes {
     fn forget(&mut self, id: &str) -> bool {
         let before = self.in_flight.len() + self.waiting.len();
         self.in_flight.retain(|_, sent| sent.record.id != id);
-        self.waiting.retain(|record| record.id != id);
+        self.waiting.retain(|waiting| waiting != id);
         self.in_flight.len() + self.waiting.len() < before
     }
 }

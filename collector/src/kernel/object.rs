@@ -159,8 +159,8 @@ impl Kernel {
     }
 
     /// The last bytes that processes wrote to standard error.
-    pub fn stderr_tails(&mut self) -> &mut StderrTails {
-        &mut self.stderr
+    pub fn stderr_tails(&self) -> &StderrTails {
+        &self.stderr
     }
 
     /// Moves what arrived to the inbox. Samples and deaths come first: so every process event and every detail that is

@@ -4,8 +4,9 @@
 
 use anyhow::Result;
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use collector_common::crash::StderrTail;
+use collector_common::limits::{STDERR_PROCESSES_MAX, place_of};
 
 /// The map's value. A type of our own, because a foreign trait cannot be given to a foreign type.
 #[derive(Clone, Copy)]
@@ -17,7 +18,7 @@ unsafe impl Pod for Value {}
 
 /// The kernel's map.
 pub struct StderrTails {
-    map: HashMap<MapData, u32, Value>,
+    map: Array<MapData, Value>,
 }
 
 /// What a process wrote last.
@@ -36,18 +37,16 @@ impl StderrTails {
     ///
     /// If the object's map is of another type: the object and the daemon do not belong together.
     pub fn new(map: Map) -> Result<Self> {
-        Ok(Self { map: HashMap::try_from(map)? })
+        Ok(Self { map: Array::try_from(map)? })
     }
 
-    /// Takes a process's last bytes out of the map; `None` if it wrote nothing, or not lately.
-    pub fn take(&mut self, tgid: u32, start_ns: u64) -> Option<Tail> {
-        let Value(tail) = self.map.get(&tgid, 0).ok()?;
-        if tail.start_ns != start_ns || tail.written_bytes == 0 {
+    /// A process's last bytes; `None` if it wrote nothing, or another process took its place.
+    pub fn of(&self, tgid: u32, start_ns: u64) -> Option<Tail> {
+        let Value(tail) = self.map.get(&place_of(tgid, STDERR_PROCESSES_MAX), 0).ok()?;
+        if tail.tgid != tgid || tail.start_ns != start_ns || tail.total_bytes == 0 {
             return None;
         }
-        // A failure leaves it to the map, which forgets the least recent.
-        let _gone_already = self.map.remove(&tgid);
         let (old, new) = tail.parts();
-        Some(Tail { bytes: [old, new].concat(), written_bytes: tail.written_bytes })
+        Some(Tail { bytes: [old, new].concat(), written_bytes: tail.total_bytes })
     }
 }
