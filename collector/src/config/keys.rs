@@ -111,8 +111,8 @@ pub fn keys() -> Vec<Key> {
             "crash.stderr",
             Kind::Flag,
             "true",
-            "Keep the last 8 KiB that each process writes to standard error, for its crash record. Costs some tens of \
-             nanoseconds on every system call of the node.",
+            "Keep the last 8 KiB that each process writes to standard error, for its crash record. Costs about 100 ns \
+             on every system call of the node.",
         ),
         key(
             "dump.pattern",
