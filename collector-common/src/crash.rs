@@ -11,6 +11,17 @@ use crate::limits::{
     STDERR_BYTES, STDERR_WRITE_BYTES_MAX, THREAD_NAMES_MAX,
 };
 
+/// QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS as bits by number: `SIG_KERNEL_COREDUMP_MASK` of
+/// `include/linux/signal.h` on x86_64 and aarch64.
+pub const DUMPS_CORE: u64 =
+    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 24 | 1 << 25 | 1 << 31;
+
+/// Whether a signal's bit is set.
+#[inline(always)]
+pub const fn is_one_of(signal: i32, set: u64) -> bool {
+    signal >= 1 && signal < 64 && set >> (signal as u64 & 63) & 1 == 1
+}
+
 /// A fault or fatal signal at the moment of its delivery (`signal_deliver`): where the thread was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

@@ -44,7 +44,7 @@ mod exit {
     after_help = "Examples:
   sudo kansoku run                                     show what this machine does
   sudo kansoku profile --pid 4242 -o flame.html        profile one process
-  kansoku crashes list                                 what died, and of what
+  sudo kansoku crashes list                            what died, and of what
   sudo kansoku doctor                                  what works here, and what is missing
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 kansoku run
 
@@ -80,9 +80,9 @@ Examples:
     #[command(
         subcommand,
         after_help = "Examples:
-  kansoku crashes list
-  kansoku crashes show 20261122T18
-  kansoku crashes export --format otlp -o crashes.otlp"
+  sudo kansoku crashes list
+  sudo kansoku crashes show 20261122T18
+  sudo kansoku crashes export --format otlp -o crashes.otlp"
     )]
     Crashes(crashes::CrashesCommand),
     /// Take the core of a dying process; the kernel calls it (see dump.pattern)

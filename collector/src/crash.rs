@@ -15,6 +15,7 @@ mod redact;
 mod report;
 mod signals;
 pub mod spool;
+mod status;
 mod summary;
 mod unwind;
 pub mod verdict;
@@ -252,9 +253,9 @@ impl Crashes {
     /// Who sent the last deadly signal. The process table names it better than its thread does.
     fn sender(&self, record: &DeathRecord, processes: &ProcessTable, clocks: &Clocks) -> Option<Sender> {
         let sender = &record.sender;
-        let deadly = record.status & 0x7f;
+        let deadly = status::signal(record.status);
         // An older signal, which the process handled, is not what killed it.
-        if sender.time_ns == 0 || (deadly != 0 && sender.signal != deadly) {
+        if sender.time_ns == 0 || deadly.is_some_and(|deadly| sender.signal != deadly) {
             return None;
         }
         // The sender may be gone, and its id another's.

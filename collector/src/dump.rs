@@ -21,13 +21,14 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 pub use minidump::MinidumpLimits;
 pub use policy::{DumpKind, Policies};
 pub use store::{Store, StoreLimits};
 
+use crate::clock::unix_ns;
 use crate::crash::record::DumpFile;
 use crate::dump::minidump::MinidumpExtras;
 use crate::dump::store::{Format, Slot};
@@ -148,7 +149,7 @@ fn extras(pid: u32) -> MinidumpExtras {
     MinidumpExtras {
         thread_names: tasks.take(THREAD_NAMES_MAX).filter_map(name).collect(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        time_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32),
+        time_s: (unix_ns() / 1_000_000_000) as u32,
         ..MinidumpExtras::default()
     }
 }

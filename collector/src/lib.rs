@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod arch;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod daemon;

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use collector_common::event::Event;
 use collector_common::profile::Sample;
 
 use crate::agent::AgentMetrics;
+use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -251,23 +252,11 @@ fn observe(
     }
 }
 
-/// `CLOCK_MONOTONIC`, as the kernel side reads it.
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
 /// How far the kernel's clocks are from the epoch now.
 fn clocks() -> Clocks {
-    let boottime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let boottime_ns = boottime.tv_sec as u64 * 1_000_000_000 + boottime.tv_nsec as u64;
     let unix_ns = unix_ns();
     Clocks {
         monotonic_to_unix_ns: unix_ns.saturating_sub(monotonic_ns()),
-        boottime_to_unix_ns: unix_ns.saturating_sub(boottime_ns),
+        boottime_to_unix_ns: unix_ns.saturating_sub(boottime_ns()),
     }
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as u64).unwrap_or(0)
 }

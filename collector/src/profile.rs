@@ -12,7 +12,7 @@ use collector_common::profile::Sample;
 use crate::arch::is_user_code_address;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::process::{Module, Place, Process, comm};
+use crate::process::{CodeMap, Module, Place, Process, comm};
 use crate::telemetry::ProcessName;
 
 /// A code address, resolved as far as it can be without reading files.
@@ -31,6 +31,23 @@ pub enum Frame {
     Vdso(u64),
     /// An address that no file covers: code made by a runtime, or unknown.
     Anonymous(u64),
+}
+
+impl Frame {
+    /// A user address, given the code of its process.
+    pub fn of_user(address: u64, maps: &CodeMap) -> Self {
+        match maps.place(address) {
+            Some(Place::File { module, offset }) => Self::File { module, offset },
+            Some(Place::Vdso { offset }) => Self::Vdso(offset),
+            Some(Place::Anonymous) | None => Self::Anonymous(address),
+        }
+    }
+}
+
+/// The address to look up for the frame at `index`. All but the innermost hold return addresses: one byte less is in the
+/// call, which may be the last instruction of its function.
+pub fn called_from(index: usize, address: u64) -> u64 {
+    if index == 0 { address } else { address.saturating_sub(1) }
 }
 
 /// One distinct stack.
@@ -136,19 +153,13 @@ impl Profile {
     }
 }
 
-/// The frames of a sample. All but the innermost frame of each stack hold return addresses: one byte less is in the
-/// call, which may be the last instruction of its function.
+/// The frames of a sample.
 fn frames(sample: &Sample<'_>, process: &Process) -> Vec<Frame> {
-    let called_from =
-        |(index, &address): (usize, &u64)| if index == 0 { address } else { address.saturating_sub(1) };
+    let called_from = |(index, &address): (usize, &u64)| called_from(index, address);
     let kernel = sample.kernel_stack.iter().enumerate().map(called_from).map(Frame::Kernel);
     // Where a function has no frame the walk ends in data: from the first impossible caller on it is no stack.
     let walked = sample.user_stack.iter().enumerate();
     let walked = walked.take_while(|&(index, &address)| index == 0 || is_user_code_address(address));
-    let user = walked.map(called_from).map(|address| match process.maps.place(address) {
-        Some(Place::File { module, offset }) => Frame::File { module, offset },
-        Some(Place::Vdso { offset }) => Frame::Vdso(offset),
-        Some(Place::Anonymous) | None => Frame::Anonymous(address),
-    });
+    let user = walked.map(called_from).map(|address| Frame::of_user(address, &process.maps));
     kernel.chain(user).collect()
 }

@@ -10,14 +10,13 @@ use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_user};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::{EbpfContext, Global};
-use collector_common::crash::{FaultRecord, SignalRecord};
+use collector_common::crash::{DUMPS_CORE, FaultRecord, SignalRecord, is_one_of};
 use collector_common::event::Kind;
 use collector_common::limits::{
     COMM_BYTES, FAULTS_MAX, OFFSET_UNKNOWN, STACK_BYTES_MAX, STACK_PAGE_BYTES, STACK_PAGES_MAX,
     THREAD_NAMES_MAX, place_of,
 };
 
-use super::sender::is_one_of;
 use crate::task::{self, TaskPointer};
 use crate::{arch, emit};
 
@@ -42,10 +41,6 @@ static TASK_COMM: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sigaction.sa_handler`, the first member of `k_sigaction`.
 #[unsafe(no_mangle)]
 static SIGACTION_HANDLER: Global<u32> = Global::new(OFFSET_UNKNOWN);
-
-/// QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS: `SIG_KERNEL_COREDUMP_MASK`, as bits by number.
-pub const DUMPS_CORE: u64 =
-    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 24 | 1 << 25 | 1 << 31;
 
 /// SIGABRT
 const ABORT: i32 = 6;

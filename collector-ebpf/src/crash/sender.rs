@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use collector_common::crash::Sender;
+use collector_common::crash::{DUMPS_CORE, Sender, is_one_of};
 use collector_common::limits::{COMM_BYTES, OFFSET_UNKNOWN, SENDERS_MAX, place_of};
 
 use crate::task::{self, TaskPointer};
@@ -32,7 +32,7 @@ static MM_TOTAL_VM: Global<u32> = Global::new(OFFSET_UNKNOWN);
 static SIGNAL_OOM_SCORE_ADJ: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// Signals that are watched: the ones that dump core, KILL and TERM, by their numbers on x86_64 and aarch64.
-const WATCHED: u64 = super::fault::DUMPS_CORE | 1 << 9 | 1 << 15;
+const WATCHED: u64 = DUMPS_CORE | 1 << 9 | 1 << 15;
 
 /// `SEND_SIG_PRIV` of `include/linux/sched/signal.h`: the kernel sends, and there is no siginfo. 0 is a user's
 /// signal without siginfo. Neither may be dereferenced.
@@ -118,12 +118,6 @@ pub unsafe fn copy(tgid: u32, start_ns: u64, destination: *mut Sender) {
             _ => destination.write(NOBODY),
         }
     }
-}
-
-/// Whether a signal's bit is set.
-#[inline(always)]
-pub fn is_one_of(signal: i32, set: u64) -> bool {
-    (1..64).contains(&signal) && set >> (signal as u64 & 63) & 1 == 1
 }
 
 const NOBODY: Sender = Sender {

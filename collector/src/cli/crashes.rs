@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use prost::Message;
 
 use super::{ConfigArguments, crashes_view, output, top::write_atomically};
+use crate::clock::unix_ns;
 use crate::crash::record::CrashRecord;
 use crate::crash::spool;
 use crate::export::{HostResource, logs_request};
@@ -104,8 +104,7 @@ fn list(arguments: &ListArguments) -> Result<()> {
         let records: Vec<&CrashRecord> = entries.iter().map(|entry| &entry.record).collect();
         serde_json::to_string_pretty(&records)?
     } else {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        crashes_view::table(&entries, now.as_nanos() as u64)
+        crashes_view::table(&entries, unix_ns())
     };
     output::print(format!("{}\n", text.trim_end()).as_bytes())
 }

@@ -14,7 +14,6 @@ use super::{ConfigArguments, duration, ledger, output, stop_signal};
 use crate::config::Config;
 use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
-use crate::dump::Store;
 use crate::dump::service::DumpService;
 use crate::export::Backend;
 use crate::loss::Ledger;
@@ -58,7 +57,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         sink: Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger))),
         options: config.crash.clone(),
         redactor: config.redactor.clone(),
-        dumps: dumps.as_ref().and_then(|_| Store::open(config.dump.store.clone()).ok()),
+        dumps: dumps.as_ref().map(DumpService::store),
         dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
     });
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, ledger)?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::record::Kind;
-use super::signals;
 use super::verdict::Verdict;
+use super::{signals, status};
 use crate::dump::socket::Outcomes;
 use crate::telemetry::{Metric, MetricKind, Point};
 
@@ -127,9 +127,9 @@ impl CrashMetrics {
 
 /// The signal's name or the exit code.
 fn reason(status: u32) -> String {
-    match status & 0x7f {
-        0 => format!("exit {}", status >> 8 & 0xff),
-        signal => signals::name(signal),
+    match status::signal(status) {
+        None => format!("exit {}", status::exit_code(status)),
+        Some(signal) => signals::name(signal),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{CrashRecord, Kind, ProcessInfo, SCHEMA, Stderr};
 use super::redact::Redactor;
 use super::{fingerprint, spool, summary};
+use crate::clock::unix_ns;
 
 const FILE: &str = "agent.running";
 const PANIC_FILE: &str = "agent.panic";
@@ -200,10 +201,6 @@ fn start_ticks(pid: u32) -> Option<u64> {
 
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use super::record::{
 use super::redact::Redactor;
 use super::summary;
 use super::unwind::{CodeRegion, End, StackSnapshot, unwind};
-use super::{signals, spool, text};
+use super::{signals, spool, status, text};
 use crate::arch;
 use crate::dump::service::{self, RENAME_MAX};
 use crate::dump::{Policies, Store};
 use crate::process::{Place, TICK_NS, comm};
-use crate::profile::Frame;
+use crate::profile::{Frame, called_from};
 use crate::symbolize::{SymbolOptions, Symbolizer};
 use crate::telemetry::{FrameKind, Location};
 
@@ -39,9 +39,6 @@ const LINES_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Bytes of function names that the reporter remembers.
 const SYMBOL_CACHE_BYTES_MAX: usize = 2 * 1024 * 1024;
-
-/// Bit of a wait status: a core was dumped.
-const CORE_DUMPED: u32 = 0x80;
 
 /// How often a dump is looked for.
 const RENAME_POLL: Duration = Duration::from_millis(10);
@@ -155,7 +152,7 @@ impl Reporter {
 
     /// The dump of a process that dumped. Its file gets its name just after the process was let go.
     fn dump(&self, death: &Death) -> Option<DumpFile> {
-        let (store, policies) = self.dumps.as_ref().filter(|_| death.status & CORE_DUMPED != 0)?;
+        let (store, policies) = self.dumps.as_ref().filter(|_| status::is_core_dumped(death.status))?;
         if !service::decide(policies, &death.subject).needs_core() {
             return None;
         }
@@ -173,15 +170,14 @@ impl Reporter {
         let of = |fault: &FaultRecord, has_stack: bool| signal_info(death, fault, has_stack);
         let fatal = death.detail.signal.as_ref();
         let handled = death.detail.handled.as_ref().map(|fault| of(fault, true));
-        match fatal {
-            Some(signal) => {
+        match (fatal, status::signal(death.status)) {
+            (Some(signal), _) => {
                 record.signal = Some(of(&signal.fault, signal.stack_pages & 1 == 1));
                 record.handled_fault = handled;
                 record.threads = Some(threads(signal));
             }
-            None if death.status & 0x7f == 0 => record.signal = handled,
-            None => {
-                let number = death.status & 0x7f;
+            (None, None) => record.signal = handled,
+            (None, Some(number)) => {
                 let code = death.sender.as_ref().map_or(0, |_| death.sender_code);
                 record.signal = Some(SignalInfo {
                     name: signals::name(number),
@@ -220,15 +216,9 @@ impl Reporter {
         if let Some(reason) = why_short(&unwound.end) {
             record.incomplete.push(format!("stack: {reason}"));
         }
-        // All but the innermost are return addresses: the call is one byte before.
-        let places = unwound.addresses.iter().enumerate().map(|(index, &address)| {
-            let address = if index == 0 { address } else { address.saturating_sub(1) };
-            match death.maps.place(address) {
-                Some(Place::File { module, offset }) => Frame::File { module, offset },
-                Some(Place::Vdso { offset }) => Frame::Vdso(offset),
-                Some(Place::Anonymous) | None => Frame::Anonymous(address),
-            }
-        });
+        let addresses = unwound.addresses.iter().enumerate();
+        let places =
+            addresses.map(|(index, &address)| Frame::of_user(called_from(index, address), &death.maps));
         let locations = self.symbolizer.locations_of(
             &death.name,
             &death.subject,
@@ -277,9 +267,13 @@ impl Reporter {
 }
 
 fn exit(status: u32) -> Exit {
-    match status & 0x7f {
-        0 => Exit { code: Some((status >> 8 & 0xff) as i32), ..Exit::default() },
-        signal => Exit { code: None, signal: Some(signals::name(signal)), core_dumped: status & 0x80 != 0 },
+    match status::signal(status) {
+        None => Exit { code: Some(status::exit_code(status) as i32), ..Exit::default() },
+        Some(signal) => Exit {
+            code: None,
+            signal: Some(signals::name(signal)),
+            core_dumped: status::is_core_dumped(status),
+        },
     }
 }
 

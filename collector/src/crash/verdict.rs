@@ -3,7 +3,10 @@
 //! Refuses: guesses about intent. The rule is what can be seen: how it ended, who asked for it, and whether a runtime
 //! left its last words on standard error.
 
+use collector_common::crash::{DUMPS_CORE, is_one_of};
+
 use super::record::{Kind, SenderKind};
+use super::status;
 
 /// Which non-zero exits make a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,8 +71,10 @@ const SIGNAL_EXIT: u32 = 128;
 
 /// Decides.
 pub fn of(facts: &Facts<'_>) -> Verdict {
-    match facts.status & 0x7f {
-        0 => of_exit(facts, facts.status >> 8 & 0xff),
+    let Some(signal) = status::signal(facts.status) else {
+        return of_exit(facts, status::exit_code(facts.status));
+    };
+    match signal {
         KILL => match facts.sender.filter(|sender| sender.signal == KILL) {
             Some(sender) if sender.is_oom => Verdict::Record(Kind::OomKill),
             Some(sender) if sender.is_namespace_end => Verdict::Stopped,
@@ -78,7 +83,7 @@ pub fn of(facts: &Facts<'_>) -> Verdict {
         HANGUP | INTERRUPT => Verdict::Stopped,
         PIPE => Verdict::Failed,
         TERMINATE if is_orderly(facts) => Verdict::Stopped,
-        signal if is_core_signal(signal) => Verdict::Record(Kind::Crash),
+        signal if is_one_of(signal as i32, DUMPS_CORE) => Verdict::Record(Kind::Crash),
         _ => Verdict::Record(Kind::Terminate),
     }
 }
@@ -105,11 +110,6 @@ fn is_orderly(facts: &Facts<'_>) -> bool {
             matches!(sender.kind, SenderKind::Kubelet | SenderKind::ContainerRuntime | SenderKind::Systemd);
         sender.signal == TERMINATE && runs_it
     })
-}
-
-/// QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS: those that dump core.
-pub fn is_core_signal(signal: u32) -> bool {
-    matches!(signal, 3..=8 | 11 | 24 | 25 | 31)
 }
 
 /// Whether a runtime wrote why it ends.

@@ -50,7 +50,7 @@ pub struct DumpConfig {
 pub struct DumpService {
     server: Option<Server>,
     takeover: Takeover,
-    outcomes: Option<Arc<Outcomes>>,
+    store: Store,
 }
 
 impl DumpService {
@@ -81,8 +81,7 @@ impl DumpService {
         let takeover = Takeover::begin(Path::new(CORE_PATTERN), &remembered(config), &candidates)?;
         let is_socket = matches!(takeover.pattern(), Pattern::Socket(_));
         let server = server.filter(|_| is_socket);
-        let outcomes = server.as_ref().map(Server::outcomes);
-        Ok(Some(Self { server, takeover, outcomes }))
+        Ok(Some(Self { server, takeover, store }))
     }
 
     /// How the kernel reaches us.
@@ -92,7 +91,12 @@ impl DumpService {
 
     /// What became of dumps, if they come over the socket.
     pub fn outcomes(&self) -> Option<Arc<Outcomes>> {
-        self.outcomes.clone()
+        self.server.as_ref().map(Server::outcomes)
+    }
+
+    /// Where the dumps lie.
+    pub fn store(&self) -> Store {
+        self.store.clone()
     }
 
     /// Gives `core_pattern` back, then ends the socket.

@@ -3,13 +3,14 @@
 //! Refuses: waiting for the backend; that is the exporter's own queue.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Result;
 use prost::Message;
 
 use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
 use super::{HostResource, Outbox, Receipts, metrics_request, profiles_request};
+use crate::clock::unix_ns;
 use crate::config::Config;
 use crate::crash::spool::Spool;
 use crate::loss::{Ledger, LossReason, Signal};
@@ -144,8 +145,4 @@ pub(super) fn loss_reason(reason: DropReason) -> LossReason {
         DropReason::RetryExhausted => LossReason::ExportRetryExhausted,
         DropReason::Shutdown => LossReason::ExportShutdown,
     }
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_nanos() as u64).unwrap_or(0)
 }
