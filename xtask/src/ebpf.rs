@@ -55,6 +55,7 @@ fn build(workspace: &Path) -> Result<PathBuf> {
             .current_dir(workspace.join("collector-ebpf"))
             .env("__CARGO_TESTS_ONLY_SRC_ROOT", &sources)
             .env("RUSTFLAGS", remapped_paths(workspace, &sources)?)
+            .env("RUSTC_WRAPPER", std::env::current_exe().context("cannot name this program")?)
             .env_remove("CARGO_ENCODED_RUSTFLAGS"),
     )?;
     Ok(target_directory.join(TARGET).join("release/kansoku"))
@@ -72,6 +73,25 @@ fn remapped_paths(workspace: &Path, sources: &Path) -> Result<String> {
         home.display(),
         sources.display()
     ))
+}
+
+/// Runs rustc for cargo, which puts this program before it: `arguments` are rustc's path and its arguments.
+///
+/// The names of functions that are not inlined carry a hash that cargo makes of the packages' folders. For what is
+/// compiled for the kernel, that hash is made of the crate's name alone: one name stands for one crate there.
+pub fn rustc(arguments: &[String]) -> Result<()> {
+    let (program, rest) = arguments.split_first().context("cargo gave no rustc")?;
+    let is_for_kernel = rest.windows(2).any(|pair| pair == ["--target", TARGET]);
+    let name = rest.windows(2).find(|pair| pair[0] == "--crate-name").map(|pair| pair[1].as_str());
+    let metadata = name.filter(|_| is_for_kernel).map(|name| format!("metadata={name}"));
+    let rest = rest.iter().map(|argument| match &metadata {
+        Some(metadata) if argument.starts_with("metadata=") => metadata,
+        _ => argument,
+    });
+    let status =
+        Command::new(program).args(rest).status().with_context(|| format!("cannot start {program}"))?;
+    ensure!(status.success(), "{program}: {status}");
+    Ok(())
 }
 
 fn install_linker() -> Result<()> {

@@ -55,6 +55,7 @@ fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
             print!("{HELP}");
             Ok(())
         }
+        rustc if Path::new(rustc).file_name().is_some_and(|name| name == "rustc") => ebpf::rustc(arguments),
         other => bail!("unknown command {other}\n\n{HELP}"),
     }
 }
