@@ -70,8 +70,11 @@ fn the_normal_rings() {
     let books = books_under_load(&["profile.window_ms=1000"], None);
     assert!(books.of("profile").lost.is_empty(), "{:#?}", books.of("profile"));
     for (signal, account) in &books.accounts {
-        let lost: u64 = account.lost.values().sum();
-        assert!(lost * 100 < account.seen, "{signal}: {account:#?}");
+        // A plain exit of anybody on this machine ends there by rule.
+        let is_by_rule = |reason: &str| reason == "healthy_exit";
+        let lost: u64 =
+            account.lost.iter().filter(|(reason, _)| !is_by_rule(reason)).map(|(_, lost)| lost).sum();
+        assert!(lost * 100 <= account.seen, "{signal}: {account:#?}");
     }
     assert!(books.of("process").seen > 100, "the storm was not seen: {:#?}", books.of("process"));
 }
