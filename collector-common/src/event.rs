@@ -5,6 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::crash::{DeathRecord, FaultRecord, SignalRecord};
+use crate::io::SlowRecord;
 use crate::limits::COMM_BYTES;
 use crate::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
 use crate::profile::{Sample, SampleHead};
@@ -29,6 +30,8 @@ pub enum Kind {
     Signal = 7,
     /// [`DeathRecord`]
     Death = 8,
+    /// [`SlowRecord`]
+    SlowOperation = 9,
 }
 
 /// The first bytes of every record.
@@ -78,6 +81,8 @@ pub enum Event<'a> {
     Signal(&'a SignalRecord),
     /// The last thread of a process ended, and not by a plain success.
     Death(&'a DeathRecord),
+    /// An operation took long.
+    SlowOperation(&'a SlowRecord),
 }
 
 impl Event<'_> {
@@ -92,6 +97,7 @@ impl Event<'_> {
             Self::Fault(record) => record.head.time_ns,
             Self::Signal(record) => record.fault.head.time_ns,
             Self::Death(record) => record.head.time_ns,
+            Self::SlowOperation(record) => record.head.time_ns,
         }
     }
 }
@@ -114,6 +120,9 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::Fault as u32 => FaultRecord::ref_from_bytes(bytes).ok().map(Event::Fault),
         kind if kind == Kind::Signal as u32 => SignalRecord::ref_from_bytes(bytes).ok().map(Event::Signal),
         kind if kind == Kind::Death as u32 => DeathRecord::ref_from_bytes(bytes).ok().map(Event::Death),
+        kind if kind == Kind::SlowOperation as u32 => {
+            SlowRecord::ref_from_bytes(bytes).ok().map(Event::SlowOperation)
+        }
         _ => None,
     }
 }
@@ -148,6 +157,7 @@ mod tests {
             Event::Fault(_) => Kind::Fault,
             Event::Signal(_) => Kind::Signal,
             Event::Death(_) => Kind::Death,
+            Event::SlowOperation(_) => Kind::SlowOperation,
         });
         assert_eq!(kind, expected_kind, "{bytes:?}");
     }
@@ -183,6 +193,7 @@ mod tests {
         check(&fixed(Kind::Fault, size_of::<FaultRecord>()), Some(Kind::Fault));
         check(&fixed(Kind::Signal, size_of::<SignalRecord>()), Some(Kind::Signal));
         check(&fixed(Kind::Death, size_of::<DeathRecord>()), Some(Kind::Death));
+        check(&fixed(Kind::SlowOperation, size_of::<SlowRecord>()), Some(Kind::SlowOperation));
         check(&sample(2, 1, &[1, 2, 3]), Some(Kind::Sample));
         check(&sample(0, 0, &[]), Some(Kind::Sample));
     }
@@ -190,7 +201,7 @@ mod tests {
     proptest::proptest! {
         /// Any bytes decode or do not, without a panic, and what decodes has the length that it announces.
         #[test]
-        fn any_bytes(kind in 0u32..10, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
+        fn any_bytes(kind in 0u32..11, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
             let mut bytes = bytes;
             if bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&kind.to_le_bytes());

@@ -5,6 +5,7 @@
 
 pub mod crash;
 pub mod event;
+pub mod io;
 pub mod limits;
 pub mod loss;
 pub mod process;

@@ -67,9 +67,45 @@ pub const SENDERS_MAX: u32 = 4096;
 /// Processes of several threads whose end is remembered, because two of their threads may both see it.
 pub const ENDS_MAX: u32 = 8192;
 
-/// The place of a process in one of the maps above.
-pub const fn place_of(tgid: u32, places: u32) -> u32 {
-    tgid & (places - 1)
+/// Buckets of a distribution: up to 238 ns, then doubling up to 128 s.
+pub const BUCKETS: usize = 30;
+
+/// Distributions in the object; the daemon sets the real number by CPUs at load.
+pub const DISTRIBUTIONS_DEFAULT: u32 = 1024;
+
+/// Numbers of system calls in the table.
+pub const CALLS_MAX: u32 = 512;
+
+/// Error numbers in the table: the kernel's own restart codes are the highest.
+pub const ERRORS_MAX: u32 = 1024;
+
+/// Places for the starts of system calls and of waits for a CPU, by thread; a thread has the place of its id's low bits.
+pub const STARTS_MAX: u32 = 65_536;
+
+/// Places for what descriptors were, by a hash of process and descriptor.
+pub const DESCRIPTORS_MAX: u32 = 32_768;
+
+/// Places for the starts of block requests, io_uring operations and connections, by a hash of their address.
+pub const REQUESTS_MAX: u32 = 16_384;
+
+/// Bytes of the ring for slow operations: 350 of them.
+pub const SLOW_RING_BYTES: u32 = 512 * 1024;
+
+/// Frames of a slow operation's stack.
+pub const SLOW_FRAMES_MAX: usize = 48;
+
+/// Names of a file's path that are read.
+pub const PATH_NAMES_MAX: usize = 12;
+
+/// Bytes of one name of that path, the terminating zero included.
+pub const PATH_NAME_BYTES: usize = 64;
+
+/// Files whose I/O is counted at a time.
+pub const FILES_MAX: u32 = 4096;
+
+/// The place of an id in one of the maps above.
+pub const fn place_of(id: u32, places: u32) -> u32 {
+    id & (places - 1)
 }
 
 /// Bytes of the sample ring in the object; the daemon sets the real size by CPUs and frequency at load.
@@ -90,4 +126,7 @@ const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.i
 const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
 const _: () = assert!(SENDERS_MAX.is_power_of_two());
+const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two());
+const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
+const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

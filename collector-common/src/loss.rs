@@ -18,12 +18,21 @@ pub enum Signal {
     Crash = 4,
     /// Registers, stacks and threads at fatal signals and handled faults: they end in the record of a death.
     CrashDetail = 5,
+    /// Single operations over the threshold.
+    SlowOperation = 6,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Process, Self::Mapping, Self::Profile, Self::Metric, Self::Crash, Self::CrashDetail];
+    pub const ALL: [Self; 7] = [
+        Self::Process,
+        Self::Mapping,
+        Self::Profile,
+        Self::Metric,
+        Self::Crash,
+        Self::CrashDetail,
+        Self::SlowOperation,
+    ];
 
     /// The name in metrics and tables.
     pub const fn name(self) -> &'static str {
@@ -34,6 +43,7 @@ impl Signal {
             Self::Metric => "metric",
             Self::Crash => "crash",
             Self::CrashDetail => "crash_detail",
+            Self::SlowOperation => "slow_operation",
         }
     }
 }

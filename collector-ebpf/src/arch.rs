@@ -102,38 +102,74 @@ pub enum Write {
     Vector,
 }
 
-/// A system call that writes, from the `pt_regs` at its return: which way, and its first three arguments
-/// (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table; `orig_ax`, `syscallno` and `orig_x0` outlive the call).
-/// `registers_are_typed` says that they come from a BTF tracepoint, which may load from them.
+/// The code segment of 64-bit programs (`__USER_CS`, arch/x86/include/asm/segment.h).
+const X86_64_USER_CODE_SEGMENT: u64 = 0x33;
+
+/// The number of a system call from the `pt_regs` at its return (`orig_ax`, `syscallno`); `None` for a 32-bit program.
+/// `is_typed` says that the registers come from a BTF tracepoint, which may load from them.
 #[inline(always)]
-pub fn write_call(registers: *const c_void, registers_are_typed: bool) -> Option<(Write, [u64; 3])> {
-    let at = |word: u32| task::read::<u64>(registers, word * 8);
+pub fn syscall_number(registers: *const c_void, is_typed: bool) -> Option<u32> {
     match PROCESSOR.load() {
-        PROCESSOR_X86_64 => {
-            let number: u64;
-            // A load instead of a helper's call, because this is the path of every system call.
-            // SAFETY: reads `pt_regs.orig_ax` (arch/x86/include/asm/ptrace.h) of a kernel pointer that the verifier
-            // knows as such; a plain raw tracepoint takes the other way.
-            if registers_are_typed {
-                unsafe { core::arch::asm!("{0} = *(u64 *)({1} + 120)", out(reg) number, in(reg) registers) };
-            } else {
-                number = at(15)?;
+        PROCESSOR_X86_64 if is_typed => {
+            let (number, code_segment): (u64, u64);
+            // Loads instead of a helper's calls, because this is the path of every system call.
+            // SAFETY: reads `pt_regs.orig_ax` and `.cs` (arch/x86/include/asm/ptrace.h) of a kernel pointer that the
+            // verifier knows as such; a plain raw tracepoint takes the other way.
+            unsafe {
+                core::arch::asm!("{0} = *(u64 *)({1} + 120)", out(reg) number, in(reg) registers);
+                core::arch::asm!("{0} = *(u64 *)({1} + 136)", out(reg) code_segment, in(reg) registers);
             }
-            let way = match number {
-                1 => Write::Plain,
-                20 => Write::Vector,
-                _ => return None,
-            };
-            Some((way, [at(14)?, at(13)?, at(12)?]))
+            (code_segment & 0xffff == X86_64_USER_CODE_SEGMENT).then_some(number as u32)
+        }
+        PROCESSOR_X86_64 => {
+            let code_segment = word(registers, X86_64_CODE_SEGMENT as u32)?;
+            (code_segment & 0xffff == X86_64_USER_CODE_SEGMENT).then_some(word(registers, 15)? as u32)
         }
         PROCESSOR_AARCH64 => {
-            let way = match at(35)? as u32 {
-                64 => Write::Plain,
-                66 => Write::Vector,
-                _ => return None,
-            };
-            Some((way, [at(34)?, at(1)?, at(2)?]))
+            let is_32_bit = word(registers, AARCH64_STATE as u32)? & 0x10 != 0;
+            (!is_32_bit).then_some(word(registers, 35)? as u32)
         }
         _ => None,
     }
+}
+
+/// The first argument of a system call, likewise (`di`, `orig_x0`).
+#[inline(always)]
+pub fn syscall_argument(registers: *const c_void, is_typed: bool) -> Option<u64> {
+    match PROCESSOR.load() {
+        PROCESSOR_X86_64 if is_typed => {
+            let argument: u64;
+            // SAFETY: reads `pt_regs.di`, as above.
+            unsafe { core::arch::asm!("{0} = *(u64 *)({1} + 112)", out(reg) argument, in(reg) registers) };
+            Some(argument)
+        }
+        PROCESSOR_X86_64 => word(registers, 14),
+        PROCESSOR_AARCH64 => word(registers, 34),
+        _ => None,
+    }
+}
+
+/// The first three arguments of a system call, from the `pt_regs` at its return.
+#[inline(always)]
+pub fn syscall_arguments(registers: *const c_void) -> Option<[u64; 3]> {
+    match PROCESSOR.load() {
+        PROCESSOR_X86_64 => Some([word(registers, 14)?, word(registers, 13)?, word(registers, 12)?]),
+        PROCESSOR_AARCH64 => Some([word(registers, 34)?, word(registers, 1)?, word(registers, 2)?]),
+        _ => None,
+    }
+}
+
+/// Which way a system call writes; `None` if it does not (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table).
+#[inline(always)]
+pub fn write_call(number: u32) -> Option<Write> {
+    match (PROCESSOR.load(), number) {
+        (PROCESSOR_X86_64, 1) | (PROCESSOR_AARCH64, 64) => Some(Write::Plain),
+        (PROCESSOR_X86_64, 20) | (PROCESSOR_AARCH64, 66) => Some(Write::Vector),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn word(registers: *const c_void, word: u32) -> Option<u64> {
+    task::read(registers, word * 8)
 }

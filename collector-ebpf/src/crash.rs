@@ -9,6 +9,8 @@ mod fault;
 mod sender;
 mod stderr;
 
+use core::ffi::c_void;
+
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_get_current_uid_gid;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
@@ -23,6 +25,10 @@ use crate::task::{self, TaskPointer};
 /// 1 if deaths are wanted; otherwise the hooks that are there anyway do nothing for them.
 #[unsafe(no_mangle)]
 static WATCH_CRASHES: Global<u32> = Global::new(0);
+
+/// 1 if the end of standard error is kept.
+#[unsafe(no_mangle)]
+static KEEP_STDERR: Global<u32> = Global::new(0);
 
 /// `task_struct.exit_code`
 #[unsafe(no_mangle)]
@@ -58,14 +64,12 @@ pub fn crash_oom_raw(context: RawTracePointContext) -> i32 {
     sender::on_victim(context.arg(0))
 }
 
-#[btf_tracepoint(function = "sys_exit")]
-pub fn crash_stderr(context: BtfTracePointContext) -> i32 {
-    stderr::on_return(context.arg(0), context.arg(1), true)
-}
-
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn crash_stderr_raw(context: RawTracePointContext) -> i32 {
-    stderr::on_return(context.arg(0), context.arg(1), false)
+/// A system call returns.
+#[inline(always)]
+pub fn on_syscall_exit(number: u32, registers: *const c_void, result: i64, is_typed: bool) {
+    if KEEP_STDERR.load() == 1 {
+        stderr::on_return(number, registers, result, is_typed);
+    }
 }
 
 /// Whether deaths are wanted.

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use collector_common::limits::{
-    CRASH_RING_BYTES, DETAIL_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT,
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 
@@ -24,6 +24,9 @@ static CRASH_RING: RingBuf = RingBuf::with_byte_size(CRASH_RING_BYTES, 0);
 
 #[map]
 static DETAIL_RING: RingBuf = RingBuf::with_byte_size(DETAIL_RING_BYTES, 0);
+
+#[map]
+static SLOW_RING: RingBuf = RingBuf::with_byte_size(SLOW_RING_BYTES, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTERS, 0);
@@ -75,6 +78,12 @@ pub fn death_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
 #[inline(always)]
 pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
     in_place(&DETAIL_RING, Signal::CrashDetail, fill);
+}
+
+/// Sends a slow operation, as [`process_record_in_place`] does.
+#[inline(always)]
+pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    in_place(&SLOW_RING, Signal::SlowOperation, fill);
 }
 
 /// Sends a detail that stands in a map.

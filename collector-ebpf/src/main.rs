@@ -8,8 +8,11 @@
 mod arch;
 mod crash;
 mod emit;
+mod io;
+mod path;
 mod process;
 mod profile;
+mod syscall;
 mod task;
 
 /// The kernel offers most helpers to GPL-compatible programs only.

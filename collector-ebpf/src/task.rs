@@ -8,7 +8,7 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
-    bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
+    bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
@@ -37,6 +37,18 @@ pub static SIGNAL_NR_THREADS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 #[unsafe(no_mangle)]
 static SIGNAL_LIVE: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
+/// `task_struct.cgroups`
+#[unsafe(no_mangle)]
+static TASK_CGROUPS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `css_set.dfl_cgrp`
+#[unsafe(no_mangle)]
+static CSS_SET_DFL_CGRP: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `cgroup.kn`
+#[unsafe(no_mangle)]
+static CGROUP_KN: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `kernfs_node.id`
+#[unsafe(no_mangle)]
+static KERNFS_NODE_ID: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `task_struct.mm`
 #[unsafe(no_mangle)]
 static TASK_MM: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -112,6 +124,27 @@ pub fn process_of_main_thread(task: TaskPointer) -> Option<u32> {
     let pid = read::<u32>(task, TASK_PID.load())?;
     let tgid = read::<u32>(task, TASK_TGID.load())?;
     (pid == tgid).then_some(tgid)
+}
+
+/// The thread id of a task.
+#[inline(always)]
+pub fn thread_of(task: TaskPointer, is_typed: bool) -> Option<u32> {
+    field(task, TASK_PID.load(), is_typed)
+}
+
+/// The id of a task's cgroup in the unified hierarchy.
+#[inline(always)]
+pub fn cgroup_of(task: TaskPointer, is_typed: bool) -> Option<u64> {
+    let set = field::<*const c_void>(task, TASK_CGROUPS.load(), is_typed)?;
+    let cgroup = field::<*const c_void>(set, CSS_SET_DFL_CGRP.load(), is_typed)?;
+    cgroup_id(cgroup, is_typed)
+}
+
+/// The id of a cgroup.
+#[inline(always)]
+pub fn cgroup_id(cgroup: *const c_void, is_typed: bool) -> Option<u64> {
+    let node = field::<*const c_void>(cgroup, CGROUP_KN.load(), is_typed)?;
+    field(node, KERNFS_NODE_ID.load(), is_typed)
 }
 
 /// The running task's `task_struct`.
@@ -218,6 +251,61 @@ pub fn process_is_over(task: TaskPointer) -> bool {
 #[inline(always)]
 pub fn name(source: *const u8) -> [u8; COMM_BYTES] {
     read(source.cast(), 0).unwrap_or([0; COMM_BYTES])
+}
+
+/// The running thread, as busy programs need it: one helper's call for all, where loads from typed pointers are allowed.
+pub struct Thread {
+    /// Its `task_struct`.
+    pub task: TaskPointer,
+    /// Whether the verifier knows the type of `task`.
+    pub is_typed: bool,
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Start of the process since boot, nanoseconds; 0 where pointers have no type.
+    pub start_ns: u64,
+}
+
+impl Thread {
+    /// The running thread.
+    #[inline(always)]
+    pub fn current(is_typed: bool) -> Self {
+        if !is_typed {
+            let (tgid, _) = current_ids();
+            return Self { task: current_pointer(), is_typed, tgid, start_ns: 0 };
+        }
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task_btf() as TaskPointer };
+        let tgid = field::<u32>(task, TASK_TGID.load(), true).unwrap_or(0);
+        let leader = field::<TaskPointer>(task, TASK_GROUP_LEADER.load(), true);
+        let start_ns = leader.and_then(|leader| field::<u64>(leader, TASK_START_BOOTTIME.load(), true));
+        Self { task, is_typed, tgid, start_ns: start_ns.unwrap_or(0) }
+    }
+
+    /// The id of its cgroup in the unified hierarchy.
+    #[inline(always)]
+    pub fn cgroup_id(&self) -> u64 {
+        if self.is_typed
+            && let Some(cgroup_id) = cgroup_of(self.task, true)
+        {
+            return cgroup_id;
+        }
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+}
+
+/// Reads a field as [`read`] does; a plain load if the verifier knows the type of `base`, which costs nearly nothing.
+#[inline(always)]
+pub fn field<T: Copy>(base: *const c_void, offset: u32, is_typed: bool) -> Option<T> {
+    if !is_typed {
+        return read(base, offset);
+    }
+    if offset == OFFSET_UNKNOWN || base.is_null() {
+        return None;
+    }
+    // SAFETY: the verifier refuses the program unless `base` points to a kernel struct; a load from one that is gone
+    // gives zero.
+    Some(unsafe { base.byte_add(offset as usize).cast::<T>().read_volatile() })
 }
 
 /// Reads a field of a kernel struct; `None` if the field's place is unknown or the read faults.

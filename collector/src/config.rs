@@ -21,7 +21,7 @@ use crate::crash::{CrashOptions, Redactor};
 use crate::dump::service::{DumpConfig, Way};
 use crate::dump::{DumpOptions, MinidumpLimits, Policies, StoreLimits};
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
-use crate::kernel::KernelOptions;
+use crate::kernel::{IoOptions, KernelOptions};
 use crate::symbolize::SymbolOptions;
 
 /// Where the file is looked for if none is named.
@@ -87,6 +87,12 @@ impl Config {
                 log_level: kernel_log_level(resolved.text("kernel.log_level")),
                 watch_crashes: resolved.flag("crash.enabled"),
                 keep_stderr: resolved.flag("crash.enabled") && resolved.flag("crash.stderr"),
+                io: resolved.flag("io.enabled").then(|| IoOptions {
+                    by_process: resolved.flag("io.by_process"),
+                    slow_ns: resolved.integer("io.slow_ms") * 1_000_000,
+                    files: resolved.flag("io.files"),
+                    scheduler: resolved.flag("io.scheduler"),
+                }),
             },
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
             symbols: SymbolOptions {

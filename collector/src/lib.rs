@@ -13,6 +13,7 @@ pub mod diagnostics;
 pub mod dump;
 pub mod export;
 pub mod identity;
+pub mod io;
 pub mod kernel;
 pub mod loss;
 pub mod pipeline;

@@ -187,6 +187,9 @@ impl Pipeline {
                 Some(crashes) => crashes.on_death(record, processes, kernel.stderr_tails(), &clocks),
                 None => ledger.lost(Signal::Crash, LossReason::Filtered, 1),
             },
+            Arrival::Ring(Event::SlowOperation(_)) => {
+                ledger.lost(Signal::SlowOperation, LossReason::Filtered, 1);
+            }
             Arrival::Ring(Event::Sample(sample)) => {
                 observe(&sample, processes, profile, &options.filter, ledger);
             }

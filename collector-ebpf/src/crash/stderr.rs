@@ -1,6 +1,6 @@
 //! The last bytes that each process wrote to descriptor 2, in a ring per process.
 //!
-//! The hook is on the return of every system call of the node: all but `write` and `writev` leave after one comparison,
+//! It looks at the return of every system call of the node: all but `write` and `writev` leave after one comparison,
 //! all other descriptors after two. At the return, because by then the kernel has read the bytes: a text that nobody has
 //! touched yet has no page when the call begins. The bytes stay in the kernel; the daemon fetches them for a process that
 //! died. Refuses: descriptors that were duplicated from 2, and `sendmsg`.
@@ -34,13 +34,17 @@ struct Part {
 
 /// The running thread returns from a system call.
 #[inline(always)]
-pub fn on_return(registers: *const c_void, result: i64, registers_are_typed: bool) -> i32 {
+pub fn on_return(number: u32, registers: *const c_void, result: i64, is_typed: bool) {
     if result <= 0 {
-        return 0;
+        return;
     }
-    match arch::write_call(registers, registers_are_typed) {
-        Some((write, [DESCRIPTOR, buffer, length])) => keep(write, buffer, length, result as u64),
-        _ => 0,
+    let Some(write) = arch::write_call(number) else { return };
+    // The rest of the arguments costs more to read.
+    if arch::syscall_argument(registers, is_typed) != Some(DESCRIPTOR) {
+        return;
+    }
+    if let Some([_, buffer, length]) = arch::syscall_arguments(registers) {
+        keep(write, buffer, length, result as u64);
     }
 }
 
@@ -61,8 +65,8 @@ pub fn forget() {
 
 /// Keeps what was written: of a vector the parts up to what the call returned.
 #[inline(always)]
-fn keep(write: Write, buffer: u64, length: u64, written: u64) -> i32 {
-    let Some((tail, owner)) = tail_of_current() else { return 0 };
+fn keep(write: Write, buffer: u64, length: u64, written: u64) {
+    let Some((tail, owner)) = tail_of_current() else { return };
     match write {
         Write::Plain => append(tail, Part { base: buffer, bytes: length.min(written) }),
         Write::Vector => {
@@ -89,7 +93,6 @@ fn keep(write: Write, buffer: u64, length: u64, written: u64) -> i32 {
             (&raw mut (*tail).kept_bytes).write(0);
         }
     }
-    0
 }
 
 /// The place of the running process, taken over from another one if need be, and the start that owns it.

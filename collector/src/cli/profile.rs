@@ -74,7 +74,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
     };
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.
-    let kernel = KernelOptions { watch_crashes: false, keep_stderr: false, ..config.kernel };
+    let kernel = KernelOptions { watch_crashes: false, keep_stderr: false, io: None, ..config.kernel };
     let daemon =
         Daemon::start(&kernel, options, config.symbols, Collected::default(), None, Arc::clone(&ledger))?;
     let Some(source) = daemon.sample_source() else {

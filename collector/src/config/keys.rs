@@ -156,6 +156,37 @@ pub fn keys() -> Vec<Key> {
             "Replace everything in minidumps that is no address: stacks unwind, and no data of the process leaves.",
         ),
         key("dump.socket", Kind::Text, "/run/kansoku/core.sock", "The socket that the kernel dumps into."),
+        key(
+            "io.enabled",
+            Kind::Flag,
+            "true",
+            "Count I/O by container in the kernel: system calls, block devices, TCP, reclaim. Costs about 0.2 us on every \
+             system call that does I/O, and less on the others.",
+        ),
+        key(
+            "io.by_process",
+            Kind::Flag,
+            "false",
+            "Tell processes apart within a container. Many more series.",
+        ),
+        key(
+            "io.slow_ms",
+            Kind::Integer(0, 3_600_000),
+            "500",
+            "Operations on files, and connects, that take longer leave an event with path or peer and stack. 0: none.",
+        ),
+        key(
+            "io.files",
+            Kind::Flag,
+            "false",
+            "Count I/O by file, and export the busiest files of each container.",
+        ),
+        key(
+            "io.scheduler",
+            Kind::Flag,
+            "true",
+            "Measure how long tasks wait for a CPU. Costs about 0.1 us on each context switch.",
+        ),
         key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
         key(
             "kernel.log_level",

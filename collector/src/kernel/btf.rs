@@ -7,15 +7,20 @@ use std::collections::HashMap;
 
 const BTF_MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
+
+/// The kernel's typedefs of tracepoints' functions start with this (include/trace/bpf_probe.h).
+const TRACEPOINT_TYPEDEF: &[u8] = b"btf_trace_";
 
 /// Anonymous structs within structs are followed this deep.
 const NESTING_MAX: usize = 8;
@@ -28,6 +33,8 @@ pub struct Btf {
     types: Vec<u32>,
     /// Byte positions of structs by name: a kernel has some of several kinds under one name.
     structs: HashMap<Box<[u8]>, Vec<u32>>,
+    /// Byte positions of the types of tracepoints' functions, by the tracepoint's name.
+    tracepoints: HashMap<Box<[u8]>, u32>,
 }
 
 impl Btf {
@@ -48,14 +55,35 @@ impl Btf {
             at = at.checked_add(12)?.checked_add(trailer_bytes(word(&bytes, at + 4)?)?)?;
         }
         let mut structs: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+        let mut tracepoints = HashMap::new();
         for &at in &types {
-            if kind(word(&bytes, at as usize + 4)?) == KIND_STRUCT {
-                let name = strings_start.checked_add(word(&bytes, at as usize)? as usize)?;
-                let name = bytes.get(name..)?.split(|&byte| byte == 0).next()?;
+            let kind = kind(word(&bytes, at as usize + 4)?);
+            if kind != KIND_STRUCT && kind != KIND_TYPEDEF {
+                continue;
+            }
+            let name = strings_start.checked_add(word(&bytes, at as usize)? as usize)?;
+            let name = bytes.get(name..)?.split(|&byte| byte == 0).next()?;
+            if kind == KIND_STRUCT {
                 structs.entry(name.into()).or_default().push(at);
+            } else if let Some(tracepoint) = name.strip_prefix(TRACEPOINT_TYPEDEF) {
+                tracepoints.insert(tracepoint.into(), at);
             }
         }
-        Some(Self { bytes, strings_start, types, structs })
+        Some(Self { bytes, strings_start, types, structs, tracepoints })
+    }
+
+    /// Parameters of a tracepoint's function: its arguments, and one before them; `None` if the kernel has no such one.
+    pub fn tracepoint_parameters(&self, name: &str) -> Option<u32> {
+        let typedef = *self.tracepoints.get(name.as_bytes())? as usize;
+        let pointer = self.of_kind(word(&self.bytes, typedef + 8)?, KIND_POINTER)?;
+        let function = self.of_kind(word(&self.bytes, pointer + 8)?, KIND_FUNC_PROTO)?;
+        Some(word(&self.bytes, function + 4)? & 0xffff)
+    }
+
+    /// The place of a type, if it is of the kind.
+    fn of_kind(&self, id: u32, wanted: u32) -> Option<usize> {
+        let at = *self.types.get((id as usize).checked_sub(1)?)? as usize;
+        (kind(word(&self.bytes, at + 4)?) == wanted).then_some(at)
     }
 
     /// Byte offset of a field in a struct, through anonymous members; `None` if either is not there or is a bit field.
@@ -221,6 +249,7 @@ mod tests {
         if let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") {
             let btf = Btf::parse(bytes).expect("the kernel's BTF");
             assert!(btf.field_offset("task_struct", "group_leader").is_some_and(|offset| offset > 0));
+            assert_eq!(btf.tracepoint_parameters("sys_enter"), Some(3));
         }
     }
 }

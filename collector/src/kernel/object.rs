@@ -16,12 +16,15 @@ use collector_common::loss::{KernelCounter, kernel_counter};
 
 use super::btf::Btf;
 use super::hook::Hook;
+use super::hooks::{self, Tracepoint};
 use super::inbox::Inbox;
+use super::io_maps::{self, IoMaps};
 use super::layout;
 use super::online::online_cpus;
 use super::sampler::{CpuSampler, SampleSource, sample_ring_bytes};
 use super::sideband::Sideband;
 use super::stderr_tails::StderrTails;
+use crate::io::calls;
 use crate::loss::{Ledger, LossReason, Signal};
 
 /// The committed object, built by `cargo xtask ebpf`.
@@ -29,35 +32,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../collector-ebpf/obje
 
 /// Records taken from one ring in one turn; the rest waits in the ring.
 const RECORDS_PER_TURN_MAX: usize = 16_384;
-
-/// Tracepoints that every agent hooks: program, tracepoint, what for, what is missing without.
-const PROCESS_HOOKS: [(&str, &str, &str, &str); 4] = [
-    ("process_exec", "sched_process_exec", "process exec", "a new program is noticed only by its mappings"),
-    (
-        "process_fork",
-        "sched_process_fork",
-        "process fork",
-        "children are read from /proc at their first sample",
-    ),
-    (
-        "process_exit",
-        "sched_process_exit",
-        "process exit",
-        "no crash records; ended processes are noticed only when their id is reused",
-    ),
-    ("process_comm", "task_rename", "process rename", "names of processes are those of their exec"),
-];
-
-/// Tracepoints of crashes, likewise.
-const CRASH_HOOKS: [(&str, &str, &str, &str); 3] = [
-    ("crash_sender", "signal_generate", "signal senders", "crash records do not say who sent the signal"),
-    ("crash_signal", "signal_deliver", "fatal signals", "crash records have no registers, stack and threads"),
-    ("crash_oom", "mark_victim", "OOM killer", "an OOM kill looks like any kill by the kernel"),
-];
-
-/// The tracepoint of all system calls, for the last lines of standard error.
-const STDERR_HOOK: (&str, &str, &str, &str) =
-    ("crash_stderr", "sys_exit", "standard error", "crash records have no last lines of standard error");
 
 /// How to hook into the kernel.
 #[derive(Clone, Debug)]
@@ -74,6 +48,21 @@ pub struct KernelOptions {
     pub watch_crashes: bool,
     /// Whether the last bytes of standard error are kept, which costs a little on every system call of the node.
     pub keep_stderr: bool,
+    /// Which I/O is counted; `None` for none.
+    pub io: Option<IoOptions>,
+}
+
+/// Which I/O is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoOptions {
+    /// Whether processes are told apart within a container.
+    pub by_process: bool,
+    /// From which time on an operation has a record of its own, nanoseconds; 0 for never.
+    pub slow_ns: u64,
+    /// Whether files are told apart.
+    pub files: bool,
+    /// Whether waits for a CPU are measured.
+    pub scheduler: bool,
 }
 
 /// Kernel time of one program, from the kernel's BPF run-time statistics.
@@ -94,7 +83,9 @@ pub struct Kernel {
     sample_ring: RingBuf<MapData>,
     crash_ring: RingBuf<MapData>,
     detail_ring: RingBuf<MapData>,
+    slow_ring: RingBuf<MapData>,
     stderr: StderrTails,
+    io: Option<IoMaps>,
     counters: PerCpuArray<MapData, u64>,
     sampler: Option<CpuSampler>,
     sideband: Option<Sideband>,
@@ -116,10 +107,13 @@ impl Kernel {
         let mut hooks = Vec::new();
         let offsets = field_offsets(options, &mut hooks);
         let mut ebpf = load(options, cpus.len(), &offsets)?;
+        fill_tables(&mut ebpf)?;
         let process_ring = RingBuf::try_from(take_map(&mut ebpf, "PROCESS_RING")?)?;
         let sample_ring = RingBuf::try_from(take_map(&mut ebpf, "SAMPLE_RING")?)?;
         let crash_ring = RingBuf::try_from(take_map(&mut ebpf, "CRASH_RING")?)?;
         let detail_ring = RingBuf::try_from(take_map(&mut ebpf, "DETAIL_RING")?)?;
+        let slow_ring = RingBuf::try_from(take_map(&mut ebpf, "SLOW_RING")?)?;
+        let io = IoMaps::take(&mut ebpf)?;
         let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
         let logger = (options.log_level > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
@@ -129,7 +123,9 @@ impl Kernel {
             sample_ring,
             crash_ring,
             detail_ring,
+            slow_ring,
             stderr,
+            io: Some(io),
             counters,
             sampler: None,
             sideband: None,
@@ -163,12 +159,18 @@ impl Kernel {
         &self.stderr
     }
 
+    /// The counts of I/O, for the one who reads them. `None` from the second time on.
+    pub fn take_io(&mut self) -> Option<IoMaps> {
+        self.io.take()
+    }
+
     /// Moves what arrived to the inbox. Samples and deaths come first: so every process event and every detail that is
     /// older than one that was taken is in the inbox too.
     /// Returns whether something may be left, because a turn takes a limited number.
     pub fn drain(&mut self, inbox: &mut Inbox) -> bool {
         let samples_left = drain_ring(&mut self.sample_ring, Signal::Profile, inbox, &self.ledger);
         let deaths_left = drain_ring(&mut self.crash_ring, Signal::Crash, inbox, &self.ledger);
+        let slow_left = drain_ring(&mut self.slow_ring, Signal::SlowOperation, inbox, &self.ledger);
         let details_left = drain_ring(&mut self.detail_ring, Signal::CrashDetail, inbox, &self.ledger);
         let events_left = drain_ring(&mut self.process_ring, Signal::Process, inbox, &self.ledger);
         if let Some(sideband) = &mut self.sideband {
@@ -177,7 +179,7 @@ impl Kernel {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        samples_left || deaths_left || details_left || events_left
+        samples_left || deaths_left || slow_left || details_left || events_left
     }
 
     /// Follows CPUs that came or went.
@@ -200,8 +202,10 @@ impl Kernel {
     /// Detaches everything that produces records; what is in the rings can still be drained.
     pub fn detach(&mut self) {
         self.sampler = None;
-        for (name, ..) in PROCESS_HOOKS.into_iter().chain(CRASH_HOOKS).chain([STDERR_HOOK]) {
-            for name in [name.to_owned(), format!("{name}_raw")] {
+        let every = [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER].into_iter().flatten();
+        let every = every.chain([&hooks::SYSCALL_EXIT, &hooks::SYSCALL_ENTER]);
+        for (name, _) in every.flat_map(|tracepoint| tracepoint.ways) {
+            for name in [(*name).to_owned(), format!("{name}_raw")] {
                 // Not loaded is fine: the aim is reached.
                 let _not_loaded = match self.ebpf.program_mut(&name) {
                     Some(Program::BtfTracePoint(program)) => program.unload(),
@@ -214,7 +218,9 @@ impl Kernel {
 
     /// Brings the kernel's own counts into the ledger.
     pub fn update_ledger(&self) {
-        for signal in [Signal::Process, Signal::Profile, Signal::Crash, Signal::CrashDetail] {
+        for signal in
+            [Signal::Process, Signal::Profile, Signal::Crash, Signal::CrashDetail, Signal::SlowOperation]
+        {
             let seen = self.counter(signal, KernelCounter::Seen);
             let losses = [
                 (LossReason::RingFull, self.counter(signal, KernelCounter::RingFull)),
@@ -246,22 +252,20 @@ impl Kernel {
 
     fn attach(&mut self, options: &KernelOptions) {
         let types = aya::Btf::parse_file(&options.btf, aya::Endianness::default());
-        let crash_hooks = CRASH_HOOKS.into_iter().filter(|_| options.watch_crashes);
-        let stderr_hook = options.keep_stderr.then_some(STDERR_HOOK);
-        for (program, tracepoint, purpose, missing) in
-            PROCESS_HOOKS.into_iter().chain(crash_hooks).chain(stderr_hook)
-        {
-            let mut hook = Hook::new(purpose, missing);
-            if self.ebpf.program(program).is_some() {
-                hook.attempt(format!("tp_btf/{tracepoint}"), || {
-                    let types =
-                        types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
-                    attach_btf(&mut self.ebpf, program, tracepoint, types)
+        for tracepoint in wanted(options) {
+            let mut hook = Hook::new(tracepoint.purpose, tracepoint.missing);
+            for (program, name) in tracepoint.ways {
+                if self.ebpf.program(program).is_some() {
+                    hook.attempt(format!("tp_btf/{name}"), || {
+                        let types =
+                            types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
+                        attach_btf(&mut self.ebpf, program, name, types)
+                    });
+                }
+                hook.attempt(format!("raw_tp/{name}"), || {
+                    attach_raw(&mut self.ebpf, &format!("{program}_raw"), name)
                 });
             }
-            hook.attempt(format!("raw_tp/{tracepoint}"), || {
-                attach_raw(&mut self.ebpf, &format!("{program}_raw"), tracepoint)
-            });
             self.hooks.push(hook);
         }
         drop(types);
@@ -287,6 +291,24 @@ impl Kernel {
     }
 }
 
+/// The tracepoints that these options need.
+fn wanted(options: &KernelOptions) -> impl Iterator<Item = &'static Tracepoint> {
+    let crash: &[Tracepoint] = if options.watch_crashes { hooks::CRASH } else { &[] };
+    let io: &[Tracepoint] = if options.io.is_some() { hooks::IO } else { &[] };
+    let measures_waits = options.io.as_ref().is_some_and(|io| io.scheduler);
+    let scheduler: &[Tracepoint] = if measures_waits { hooks::SCHEDULER } else { &[] };
+    let syscall_exit = (options.keep_stderr || options.io.is_some()).then_some(&hooks::SYSCALL_EXIT);
+    let syscall_enter = options.io.is_some().then_some(&hooks::SYSCALL_ENTER);
+    hooks::PROCESS.iter().chain(crash).chain(syscall_exit).chain(syscall_enter).chain(io).chain(scheduler)
+}
+
+/// What numbers mean stands in the daemon: the programs look it up.
+fn fill_tables(ebpf: &mut Ebpf) -> Result<()> {
+    io_maps::fill_table(ebpf, "CALLS", calls::syscalls())?;
+    io_maps::fill_table(ebpf, "URING_CALLS", calls::uring())?;
+    io_maps::fill_table(ebpf, "ERRORS", calls::errors())
+}
+
 /// Finds the places of struct fields; without BTF all stay unknown and the hook says what is missing.
 fn field_offsets(options: &KernelOptions, hooks: &mut Vec<Hook>) -> Vec<(&'static str, u32)> {
     let mut hook = Hook::new(
@@ -306,12 +328,21 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
         options.sample_ring_bytes.unwrap_or_else(|| sample_ring_bytes(cpus, options.frequency_hz));
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("SAMPLE_RING", ring_bytes).map_max_entries("PROCESS_RING", PROCESS_RING_BYTES);
-    if !options.keep_stderr {
-        loader.map_max_entries("STDERR", 1);
-    }
     loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
     let watch_crashes = u32::from(options.watch_crashes);
     loader.override_global("WATCH_CRASHES", &watch_crashes, true);
+    let keep_stderr = u32::from(options.keep_stderr);
+    loader.override_global("KEEP_STDERR", &keep_stderr, true);
+    let io = options.io.as_ref();
+    let watch_io = u32::from(io.is_some());
+    let by_process = u32::from(io.is_some_and(|io| io.by_process));
+    let watch_files = u32::from(io.is_some_and(|io| io.files));
+    let slow_ns = io.map_or(0, |io| io.slow_ns);
+    loader.override_global("WATCH_IO", &watch_io, true);
+    loader.override_global("IO_BY_PROCESS", &by_process, true);
+    loader.override_global("WATCH_FILES", &watch_files, true);
+    loader.override_global("SLOW_NS", &slow_ns, true);
+    shrink_unused(&mut loader, options, cpus);
     loader.override_global("PROCESSOR", &crate::arch::PROCESSOR, true);
     for (global, offset) in offsets {
         loader.override_global(global, offset, true);
@@ -320,6 +351,27 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
         "the kernel refused the eBPF maps. Kansoku needs root, or CAP_BPF and CAP_PERFMON, and kernel 5.10 or newer; \
          `kansoku doctor` says what is missing",
     )
+}
+
+/// Maps that these options do not use take no memory.
+fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usize) {
+    if !options.keep_stderr {
+        loader.map_max_entries("STDERR", 1);
+    }
+    let io = options.io.as_ref();
+    if io.is_none() {
+        for map in ["STARTS", "DESCRIPTORS", "BLOCK_REQUESTS", "CONNECTS", "RECLAIMS", "URING_REQUESTS"] {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    if !io.is_some_and(|io| io.scheduler) {
+        loader.map_max_entries("READY", 1);
+    }
+    if !io.is_some_and(|io| io.files) {
+        loader.map_max_entries("FILES", 1);
+    }
+    let distributions = if io.is_some() { io_maps::distributions_max(cpus) } else { 1 };
+    loader.map_max_entries("DISTRIBUTIONS", distributions);
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {

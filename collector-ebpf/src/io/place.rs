@@ -1,0 +1,74 @@
+//! Where the beginning of something is remembered until its end: an array whose places are taken by a hash.
+//!
+//! No hash map: look-ups here are on the path of every system call, and nobody removes what has no end. Refuses:
+//! certainty. Who finds another's beginning goes without.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray};
+use collector_common::limits::place_of;
+
+/// A beginning.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Start {
+    /// Whose it is: a thread with a number, or an address.
+    pub owner: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Remembers a beginning at a place.
+#[inline(always)]
+pub fn begin(starts: &'static Array<Start>, place: u32, owner: u64) {
+    if let Some(start) = starts.get_ptr_mut(place) {
+        // SAFETY: the look-up gave a valid pointer to a value of the map.
+        unsafe { start.write(Start { owner, time_ns: now_ns() }) };
+    }
+}
+
+/// Takes a beginning from its place: its time, if it is the owner's.
+#[inline(always)]
+pub fn end(starts: &'static Array<Start>, place: u32, owner: u64) -> Option<u64> {
+    let start = starts.get_ptr_mut(place)?;
+    // SAFETY: as above.
+    unsafe { ((*start).owner == owner).then(|| (*start).time_ns) }
+}
+
+/// Where a pointer is written and read again: the verifier knows the types of pointers and forbids to calculate with
+/// them, and what comes out of a map is a number.
+#[map]
+static NUMBER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The number of a pointer that the verifier knows the type of.
+#[inline(always)]
+pub fn number_of(pointer: *const c_void) -> Option<u64> {
+    let slot = NUMBER.get_ptr_mut(0)?;
+    let number: u64;
+    // SAFETY: the look-up gave a valid pointer to this CPU's value, which only this program uses until it ends.
+    // Assembly, because the compiler would leave the way through memory out.
+    unsafe {
+        core::arch::asm!(
+            "*(u64 *)({1} + 0) = {2}",
+            "{0} = *(u64 *)({1} + 0)",
+            out(reg) number, in(reg) slot, in(reg) pointer
+        );
+    }
+    Some(number)
+}
+
+/// The place of an address.
+#[inline(always)]
+pub fn of_address(address: u64, places: u32) -> u32 {
+    // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4).
+    place_of((address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32, places)
+}

@@ -1,0 +1,123 @@
+//! Reads the kernel's counts of I/O: distributions by cgroup, and files where they are wanted.
+//!
+//! Refuses: whose a cgroup is, and what the numbers are called.
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap};
+use aya::{Ebpf, Pod};
+use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP};
+use collector_common::limits::BUCKETS;
+
+/// Bytes of all distributions in the kernel, at most.
+const DISTRIBUTION_BYTES_MAX: usize = 48 * 1024 * 1024;
+
+/// Distributions, at least and at most: twelve of each of 85 or of 1,365 containers.
+const DISTRIBUTIONS_MIN: usize = 1_024;
+const DISTRIBUTIONS_MAX: usize = 16_384;
+
+/// The maps' keys and values. Types of our own, because a foreign trait cannot be given to a foreign type.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: these are plain data without padding (zerocopy checks it), valid for any bytes.
+unsafe impl Pod for Plain<Key> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Distribution> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<FileKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<FileCounts> {}
+
+/// The kernel's maps.
+pub struct IoMaps {
+    distributions: PerCpuHashMap<MapData, Plain<Key>, Plain<Distribution>>,
+    files: HashMap<MapData, Plain<FileKey>, Plain<FileCounts>>,
+    files_lost: PerCpuArray<MapData, u64>,
+}
+
+/// Distributions that the map of a machine with so many CPUs has room for.
+pub fn distributions_max(cpus: usize) -> u32 {
+    let each = cpus.max(1) * size_of::<Distribution>();
+    (DISTRIBUTION_BYTES_MAX / each).clamp(DISTRIBUTIONS_MIN, DISTRIBUTIONS_MAX) as u32
+}
+
+impl IoMaps {
+    /// Takes the maps out of the object.
+    ///
+    /// # Errors
+    ///
+    /// If they are not there or of other types: the object and the daemon do not belong together.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let mut distributions: PerCpuHashMap<_, Plain<Key>, Plain<Distribution>> =
+            PerCpuHashMap::try_from(take(ebpf, "DISTRIBUTIONS")?)?;
+        let overflow =
+            Key { cgroup_id: OVERFLOW_CGROUP, detail: 0, measure: 0, operation: 0, label: 0, error: 0 };
+        let empty = Plain(Distribution { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] });
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        let empty = aya::maps::PerCpuValues::try_from(vec![empty; cpus])?;
+        distributions.insert(Plain(overflow), empty, 0).context("cannot write the map of distributions")?;
+        Ok(Self {
+            distributions,
+            files: HashMap::try_from(take(ebpf, "FILES")?)?,
+            files_lost: PerCpuArray::try_from(take(ebpf, "FILES_LOST")?)?,
+        })
+    }
+
+    /// Reads all distributions, each summed up over the CPUs.
+    pub fn read(&self, mut take: impl FnMut(&Key, &Distribution)) {
+        for (Plain(key), values) in self.distributions.iter().flatten() {
+            let mut sum = Distribution { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] };
+            for Plain(value) in values.iter() {
+                sum.bytes = sum.bytes.wrapping_add(value.bytes);
+                sum.time_ns = sum.time_ns.wrapping_add(value.time_ns);
+                sum.untimed = sum.untimed.wrapping_add(value.untimed);
+                for (sum, value) in sum.buckets.iter_mut().zip(value.buckets) {
+                    *sum = sum.wrapping_add(value);
+                }
+            }
+            take(&key, &sum);
+        }
+    }
+
+    /// Frees the place of a distribution whose cgroup is gone.
+    pub fn forget(&mut self, key: &Key) {
+        // That it is gone already is what we want.
+        let _gone = self.distributions.remove(&Plain(*key));
+    }
+
+    /// Reads the counts of all files.
+    pub fn files(&self) -> Vec<(FileKey, FileCounts)> {
+        self.files.iter().flatten().map(|(Plain(key), Plain(counts))| (key, counts)).collect()
+    }
+
+    /// Frees the place of a file.
+    pub fn forget_file(&mut self, key: &FileKey) {
+        // That it is gone already is what we want.
+        let _gone = self.files.remove(&Plain(*key));
+    }
+
+    /// Operations on files that found no room.
+    pub fn files_lost(&self) -> u64 {
+        self.files_lost.get(&0, 0).map_or(0, |values| values.iter().sum())
+    }
+}
+
+/// Fills a table of the object: the word of each number.
+///
+/// # Errors
+///
+/// If the object has no such table, or it is too short.
+pub fn fill_table(ebpf: &mut Ebpf, name: &str, words: impl Iterator<Item = (u32, u32)>) -> Result<()> {
+    let map = ebpf.map_mut(name).with_context(|| format!("the eBPF object has no map {name}"))?;
+    let mut table: Array<&mut MapData, u32> = Array::try_from(map)?;
+    for (number, word) in words {
+        table.set(number, word, 0).with_context(|| format!("cannot write {name}[{number}]"))?;
+    }
+    Ok(())
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
+}
