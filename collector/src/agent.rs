@@ -4,15 +4,17 @@
 
 use procfs::process::Process;
 
+use crate::clock::unix_ns;
 use crate::kernel::{ProgramTime, pages_replaced};
 use crate::loss::{Account, Ledger};
-use crate::telemetry::{Metric, MetricKind, Point};
+use crate::telemetry::{Metric, MetricKind, Owner, Point, Text};
 
 /// Reads the agent's own state.
 pub struct AgentMetrics {
     own: Option<Process>,
     ticks_per_second: f64,
     page_bytes: u64,
+    start_unix_ns: u64,
 }
 
 /// What the agent uses.
@@ -32,6 +34,7 @@ impl Default for AgentMetrics {
             own: Process::myself().ok(),
             ticks_per_second: procfs::ticks_per_second() as f64,
             page_bytes: procfs::page_size(),
+            start_unix_ns: unix_ns(),
         }
     }
 }
@@ -72,6 +75,14 @@ impl AgentMetrics {
         ];
         metrics.extend(ledger_metrics(&accounts));
         metrics.extend(program_metrics(programs));
+        // All began with the agent.
+        for point in metrics
+            .iter_mut()
+            .filter(|metric| metric.kind == MetricKind::Counter)
+            .flat_map(|metric| &mut metric.points)
+        {
+            point.start_unix_ns = self.start_unix_ns;
+        }
         metrics
     }
 }
@@ -119,14 +130,14 @@ fn program_metrics(programs: &[ProgramTime]) -> Vec<Metric> {
 }
 
 fn counter(name: &'static str, description: &'static str, unit: &'static str, points: Vec<Point>) -> Metric {
-    Metric { name, description, unit, kind: MetricKind::Counter, points }
+    Metric::new(MetricKind::Counter, name, unit, description).with(points)
 }
 
 fn gauge(name: &'static str, description: &'static str, unit: &'static str, value: f64) -> Metric {
-    let points = vec![Point { attributes: Vec::new(), value }];
-    Metric { name, description, unit, kind: MetricKind::Gauge, points }
+    Metric::new(MetricKind::Gauge, name, unit, description).with(vec![point(&[], value)])
 }
 
 fn point(attributes: &[(&'static str, &str)], value: f64) -> Point {
-    Point { attributes: attributes.iter().map(|&(key, value)| (key, value.to_owned())).collect(), value }
+    let attributes = attributes.iter().map(|&(key, value)| (Text::from(key), Text::from(value.to_owned())));
+    Point::number(Owner::Agent, attributes.collect(), 0, value)
 }

@@ -9,6 +9,7 @@ mod crashes;
 mod crashes_view;
 mod doctor;
 mod ledger;
+mod metric_output;
 mod output;
 mod profile;
 mod run;

@@ -4,6 +4,7 @@
 //! not in the table, and values of another type; the error names the nearest key and where the value came from.
 
 mod keys;
+mod metrics;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -20,15 +21,18 @@ use crate::crash::verdict::Exits;
 use crate::crash::{CrashOptions, Redactor};
 use crate::dump::service::{DumpConfig, Way};
 use crate::dump::{DumpOptions, MinidumpLimits, Policies, StoreLimits};
+use crate::export::TemporalityPreference;
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
+use crate::export::prometheus::PrometheusOptions;
 use crate::kernel::{IoOptions, KernelOptions};
+use crate::meter::MeterOptions;
+use crate::scrape::Target;
 use crate::symbolize::SymbolOptions;
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_PATH: &str = "/etc/kansoku/config.yaml";
 
 /// Everything that can be configured, validated.
-#[derive(Debug)]
 pub struct Config {
     /// How to hook into the kernel.
     pub kernel: KernelOptions,
@@ -52,6 +56,16 @@ pub struct Config {
     pub crash_spool_limits: SpoolLimits,
     /// Dumps beside crash records.
     pub dump: DumpConfig,
+    /// Which metrics are collected.
+    pub meter: MeterOptions,
+    /// Whether the backend wants counters and histograms as deltas.
+    pub temporality: TemporalityPreference,
+    /// The Prometheus endpoint; `None` for none.
+    pub prometheus: Option<PrometheusOptions>,
+    /// Pages of applications that are scraped.
+    pub scrape_targets: Vec<Target>,
+    /// CA certificates for those over TLS; the system's where there are none.
+    pub scrape_authorities: Option<PathBuf>,
     /// What must not leave in crash records.
     pub redactor: Redactor,
     /// Level of the agent's own log.
@@ -124,6 +138,11 @@ impl Config {
                 files_max: resolved.integer("crash.spool_files_max") as usize,
             },
             dump,
+            meter: metrics::meter(resolved)?,
+            temporality: resolved.text("otlp.metrics.temporality").parse()?,
+            prometheus: metrics::prometheus(resolved)?,
+            scrape_targets: metrics::targets(resolved)?,
+            scrape_authorities: optional(resolved.text("scrape.certificate")).map(PathBuf::from),
             redactor: Redactor::new(resolved.table("crash.redact")).context("in crash.redact")?,
             log_level: resolved.text("log.level").to_owned(),
             own_telemetry_endpoint: optional(resolved.text("log.otlp_endpoint")).map(str::to_owned),
@@ -306,7 +325,8 @@ mod tests {
 
     #[test]
     fn contradictions_are_errors() {
-        let error = config("profile: {sample_ring_bytes: 5000}\n", &[]).expect_err("not a power of two");
+        let error =
+            config("profile: {sample_ring_bytes: 5000}\n", &[]).err().expect("5000 is not a power of two");
         assert!(error.to_string().contains("power of two"), "{error}");
         let protocol =
             [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];

@@ -105,7 +105,7 @@ impl Crashes {
             limiter: Limiter::new(options.records_per_minute),
             options,
             details: HashMap::new(),
-            metrics: CrashMetrics::new(dump_outcomes),
+            metrics: CrashMetrics::new(dump_outcomes, crate::clock::unix_ns()),
             cgroup_mount: CgroupMount::find(),
             cgroup_memory: CgroupMemoryFiles::find(),
             output,

@@ -1,5 +1,5 @@
-//! Wires the threads: pipeline -> symbolizer -> sink, and pipeline -> crash reporter -> crash sink. Stops them in that
-//! order.
+//! Wires the threads: pipeline -> symbolizer -> sink, pipeline -> crash reporter -> crash sink, and pipeline -> meter ->
+//! metric sink. Stops them in that order.
 //!
 //! Refuses: knowing what the sink does. A command line picks one: the backend, the terminal, or a list.
 
@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::clock::unix_ns;
 use crate::crash::record::CrashRecord;
 use crate::crash::{CrashOptions, Crashes, Death, Redactor, Reporter};
 use crate::dump::Store;
 use crate::dump::socket::Outcomes;
+use crate::io::Io;
 use crate::kernel::{Hook, Kernel, KernelOptions, SampleSource};
 use crate::loss::Ledger;
+use crate::meter::{Meter, News};
 use crate::pipeline::{Flush, Pipeline, PipelineOptions};
 use crate::symbolize::{SymbolOptions, Symbolizer};
 use crate::telemetry::Batch;
@@ -26,6 +29,9 @@ const WINDOWS_WAITING_MAX: usize = 2;
 
 /// Deaths that may wait for the reporter: about 6 MiB with their details.
 const DEATHS_WAITING_MAX: usize = 256;
+
+/// News that may wait for the thread of metrics.
+const NEWS_WAITING_MAX: usize = 64;
 
 /// How long the reporter goes on naming what is queued when the agent stops.
 const CRASH_STOP_MAX: Duration = Duration::from_secs(3);
@@ -70,6 +76,7 @@ pub struct Daemon<S> {
     stop: Arc<AtomicBool>,
     pipeline: JoinHandle<()>,
     symbolizer: JoinHandle<S>,
+    meter: Option<JoinHandle<()>>,
     reporter: Option<JoinHandle<Box<dyn CrashSink>>>,
     ledger: Arc<Ledger>,
     hooks: Vec<Hook>,
@@ -88,9 +95,12 @@ impl<S: Sink> Daemon<S> {
         symbols: SymbolOptions,
         sink: S,
         crash: Option<CrashSetup>,
+        meter: Option<Meter>,
         ledger: Arc<Ledger>,
     ) -> Result<Self> {
-        let kernel = Kernel::start(kernel, Arc::clone(&ledger))?;
+        let io_options = kernel.io.clone();
+        let mut kernel = Kernel::start(kernel, Arc::clone(&ledger))?;
+        let io = io_options.zip(kernel.take_io()).map(|(options, maps)| Io::new(maps, &options, unix_ns()));
         let (hooks, sample_source) = (kernel.hooks().to_vec(), kernel.sample_source());
         let stop = Arc::new(AtomicBool::new(false));
         let (output, input) = sync_channel(WINDOWS_WAITING_MAX);
@@ -106,15 +116,22 @@ impl<S: Sink> Daemon<S> {
             }
             None => (None, None),
         };
+        let (news, meter) = match meter {
+            Some(meter) => {
+                let (news, thread) = start_meter(meter, io)?;
+                (Some(news), Some(thread))
+            }
+            None => (None, None),
+        };
         let pipeline_stop = Arc::clone(&stop);
         let pipeline_ledger = Arc::clone(&ledger);
         let pipeline = Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || {
-                Pipeline::new(kernel, pipeline, crashes, output, pipeline_ledger).run(&pipeline_stop)
+                Pipeline::new(kernel, pipeline, crashes, output, news, pipeline_ledger).run(&pipeline_stop)
             })
             .context("cannot start the pipeline's thread")?;
-        Ok(Self { stop, pipeline, symbolizer, reporter, ledger, hooks, sample_source })
+        Ok(Self { stop, pipeline, symbolizer, meter, reporter, ledger, hooks, sample_source })
     }
 
     /// What was tried and taken to hook into the kernel.
@@ -130,7 +147,11 @@ impl<S: Sink> Daemon<S> {
     /// Whether a thread ended by itself, which only a bug makes it do.
     pub fn has_failed(&self) -> bool {
         let has_reporter_failed = self.reporter.as_ref().is_some_and(JoinHandle::is_finished);
-        self.pipeline.is_finished() || self.symbolizer.is_finished() || has_reporter_failed
+        let has_meter_failed = self.meter.as_ref().is_some_and(JoinHandle::is_finished);
+        self.pipeline.is_finished()
+            || self.symbolizer.is_finished()
+            || has_reporter_failed
+            || has_meter_failed
     }
 
     /// The books.
@@ -149,7 +170,9 @@ impl<S: Sink> Daemon<S> {
         let pipeline = self.pipeline.join();
         let sink = self.symbolizer.join();
         let crash_sink = self.reporter.map(JoinHandle::join).transpose();
+        let meter = self.meter.map(JoinHandle::join).transpose();
         pipeline.map_err(|_| anyhow::anyhow!("the pipeline's thread panicked: please report this"))?;
+        meter.map_err(|_| anyhow::anyhow!("the metrics' thread panicked: please report this"))?;
         let sink =
             sink.map_err(|_| anyhow::anyhow!("the symbolizer's thread panicked: please report this"))?;
         let crash_sink = crash_sink
@@ -173,6 +196,16 @@ fn start_reporter(
         .spawn(move || report(&input, Reporter::new(redactor, dumps), sink, &stop))
         .context("cannot start the crash reporter's thread")?;
     Ok((crashes, reporter))
+}
+
+/// Starts the thread that collects metrics. It ends when the pipeline lets go of its end.
+fn start_meter(meter: Meter, io: Option<Io>) -> Result<(std::sync::mpsc::SyncSender<News>, JoinHandle<()>)> {
+    let (output, input) = sync_channel(NEWS_WAITING_MAX);
+    let thread = Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || meter.run(&input, io))
+        .context("cannot start the metrics' thread")?;
+    Ok((output, thread))
 }
 
 fn report(
@@ -200,7 +233,10 @@ fn symbolize<S: Sink>(input: &Receiver<Flush>, options: SymbolOptions, mut sink:
     let mut symbolizer = Symbolizer::new(options);
     for flush in input {
         let profiles = symbolizer.profiles(flush.window);
-        sink.accept(Batch { profiles, metrics: flush.metrics }, ledger);
+        let slow_operations =
+            flush.slow_operations.into_iter().map(|pending| symbolizer.slow_operation(pending));
+        let slow_operations = slow_operations.collect();
+        sink.accept(Batch { profiles, slow_operations }, ledger);
     }
     sink
 }

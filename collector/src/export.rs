@@ -3,6 +3,7 @@
 //! Refuses: looking at the system. What is exported is decided by the batch alone.
 
 mod backend;
+mod delta;
 #[cfg(test)]
 mod fixture;
 pub mod flame_graph;
@@ -13,15 +14,19 @@ mod otlp_metrics;
 mod otlp_profiles;
 mod outbox;
 pub mod pprof;
+pub mod prometheus;
 mod resource;
+mod slow_logs;
 mod table;
 
-pub use backend::Backend;
+pub use backend::{Backend, MetricExporter};
+pub use delta::{Deltas, First, TemporalityPreference};
 pub use otlp_logs::{logs_request, stack_trace};
-pub use otlp_metrics::metrics_request;
+pub use otlp_metrics::{MetricsRequests, metrics_requests};
 pub use otlp_profiles::{profiles_data, profiles_request};
 pub use outbox::{Outbox, Receipts};
 pub use resource::HostResource;
+pub use slow_logs::summary;
 
 /// Name of the instrumentation scope on everything that is exported.
 pub const SCOPE_NAME: &str = "kansoku";

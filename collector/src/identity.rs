@@ -3,12 +3,16 @@
 //! Resolved when a record arrives. The seam for Kubernetes is [`Identity::subject`]: a source that knows the
 //! container's pod adds attributes there. Refuses: guesses. What is not known is not said.
 
+mod bundle;
 mod cgroup;
+mod directory;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
-pub use cgroup::{CgroupName, Container, Runtime};
+pub use cgroup::{CgroupName, Container, Runtime, pod_uid};
+pub use directory::{Directory, Placement};
 use quick_cache::unsync::Cache;
 
 use crate::kernel::CgroupMount;
@@ -19,6 +23,21 @@ const CGROUPS_MAX: usize = 16_384;
 /// Subjects that are remembered before those that nobody uses are swept.
 const SUBJECTS_SWEEP: usize = 4_096;
 
+/// The pod of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pod {
+    /// `k8s.namespace.name`
+    pub namespace: String,
+    /// `k8s.pod.name`
+    pub name: String,
+    /// `k8s.pod.uid`
+    pub uid: String,
+    /// `k8s.container.name`; empty for the pod's sandbox.
+    pub container: String,
+    /// `container.image.name`, as the runtime was asked for it.
+    pub image: Option<String>,
+}
+
 /// Whose telemetry a record is. The same attributes go on all signals.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
@@ -28,6 +47,8 @@ pub struct Subject {
     pub container: Option<Container>,
     /// The systemd service, if it is one and not a container.
     pub unit: Option<String>,
+    /// The container's pod, if it is in one.
+    pub pod: Option<Arc<Pod>>,
     /// Grows when a container's main process executes another program and so names the service anew.
     pub revision: u32,
 }
@@ -50,6 +71,13 @@ impl Subject {
             if let Some(runtime) = container.runtime {
                 attributes.push(("container.runtime.name", runtime.name().to_owned()));
             }
+        }
+        if let Some(pod) = &self.pod {
+            attributes.push(("k8s.namespace.name", pod.namespace.clone()));
+            attributes.push(("k8s.pod.name", pod.name.clone()));
+            attributes.push(("k8s.pod.uid", pod.uid.clone()));
+            attributes.push(("k8s.container.name", pod.container.clone()));
+            attributes.extend(pod.image.iter().map(|image| ("container.image.name", image.clone())));
         }
         if let Some(unit) = &self.unit {
             attributes.push(("kansoku.systemd.unit", unit.clone()));
@@ -103,6 +131,7 @@ impl Identity {
             service_name: executable.to_owned(),
             container: cgroup.container.clone(),
             unit: cgroup.unit.clone(),
+            pod: None,
             revision: 0,
         };
         if let (None, Some(unit)) = (&subject.container, &subject.unit) {
@@ -112,15 +141,16 @@ impl Identity {
         if self.subjects.len() >= SUBJECTS_SWEEP && !self.subjects.contains_key(&key) {
             self.subjects.retain(|_, named| Arc::strong_count(&named.subject) > 1);
         }
-        let named = self
-            .subjects
-            .entry(key)
-            .or_insert_with(|| Named { subject: Arc::new(subject.clone()), named_by: tgid });
+        let named = self.subjects.entry(key).or_insert_with(|| {
+            subject.pod = subject.container.as_ref().and_then(|container| pod_of(&container.id));
+            Named { subject: Arc::new(subject.clone()), named_by: tgid }
+        });
         if is_main {
             named.named_by = tgid;
         }
         if named.named_by == tgid && named.subject.service_name != subject.service_name {
             subject.revision = named.subject.revision + 1;
+            subject.pod.clone_from(&named.subject.pod);
             named.subject = Arc::new(subject);
         }
         Arc::clone(&named.subject)
@@ -141,6 +171,13 @@ impl Identity {
         }
         name
     }
+}
+
+/// The pod of a container, by what its runtime keeps on the node: one read when the container is first seen.
+fn pod_of(container_id: &str) -> Option<Arc<Pod>> {
+    // An agent in a container finds the node's files where the first process has its root.
+    let roots = ["/", "/proc/1/root"];
+    roots.iter().find_map(|root| bundle::pod_of(container_id, Path::new(root))).map(Arc::new)
 }
 
 /// What `/proc/PID/cgroup` says: the first hierarchy that names a container, else the first that names a unit.

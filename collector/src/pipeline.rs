@@ -14,11 +14,12 @@ use collector_common::profile::Sample;
 use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
+use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
+use crate::meter::News;
 use crate::process::ProcessTable;
 use crate::profile::{Profile, Window};
-use crate::telemetry::Metric;
 
 /// How often the rings are drained. They hold half a second.
 const TURN: Duration = Duration::from_millis(100);
@@ -40,8 +41,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub struct Flush {
     /// Samples by stack.
     pub window: Window,
-    /// The agent's own metrics.
-    pub metrics: Vec<Metric>,
+    /// Operations that took long.
+    pub slow_operations: Vec<PendingOperation>,
 }
 
 /// Which samples are wanted.
@@ -80,9 +81,11 @@ pub struct Pipeline {
     processes: ProcessTable,
     profile: Profile,
     crashes: Option<Crashes>,
+    slow_operations: SlowOperations,
     metrics: AgentMetrics,
     options: PipelineOptions,
     output: SyncSender<Flush>,
+    news: Option<SyncSender<News>>,
     ledger: Arc<Ledger>,
     window_start_ns: u64,
     cpu_check_ns: u64,
@@ -92,13 +95,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline over what is attached already. Flushed windows go to `output`; deaths are counted as unwanted where
-    /// there is nobody for them.
+    /// A pipeline over what is attached already. Flushed windows go to `output`, what the metrics need to `news`; deaths
+    /// are counted as unwanted where there is nobody for them.
     pub fn new(
         kernel: Kernel,
         options: PipelineOptions,
         crashes: Option<Crashes>,
         output: SyncSender<Flush>,
+        news: Option<SyncSender<News>>,
         ledger: Arc<Ledger>,
     ) -> Self {
         let now_ns = monotonic_ns();
@@ -109,10 +113,12 @@ impl Pipeline {
             processes,
             profile: Profile::new(options.frequency_hz, options.stacks_max, Arc::clone(&ledger)),
             crashes,
+            slow_operations: SlowOperations::new(Arc::clone(&ledger)),
             metrics: AgentMetrics::default(),
             kernel,
             options,
             output,
+            news,
             ledger,
             window_start_ns: now_ns,
             cpu_check_ns: now_ns,
@@ -154,6 +160,7 @@ impl Pipeline {
             self.reap_ns = now_ns;
             self.processes.reap(now_ns);
         }
+        self.tell_placements();
         if now_ns.saturating_sub(self.window_start_ns) >= self.options.window.as_nanos() as u64 {
             self.flush(now_ns, false);
         }
@@ -162,7 +169,9 @@ impl Pipeline {
     /// Takes what arrived and applies what is due; returns whether more may be left in the rings.
     fn drain(&mut self, until_ns: u64) -> bool {
         let is_more = self.kernel.drain(&mut self.inbox);
-        let Self { kernel, inbox, processes, profile, crashes, options, ledger, ends, .. } = self;
+        let Self {
+            kernel, inbox, processes, profile, crashes, slow_operations, options, ledger, ends, ..
+        } = self;
         let clocks = clocks();
         inbox.apply_until(until_ns, |arrival| match arrival {
             Arrival::Sideband(event) => processes.on_sideband(event),
@@ -187,9 +196,10 @@ impl Pipeline {
                 Some(crashes) => crashes.on_death(record, processes, kernel.stderr_tails(), &clocks),
                 None => ledger.lost(Signal::Crash, LossReason::Filtered, 1),
             },
-            Arrival::Ring(Event::SlowOperation(_)) => {
-                ledger.lost(Signal::SlowOperation, LossReason::Filtered, 1);
-            }
+            Arrival::Ring(Event::SlowOperation(record)) => match processes.of_task(&record.task) {
+                Some(process) => slow_operations.observe(record, process, clocks.monotonic_to_unix_ns),
+                None => ledger.lost(Signal::SlowOperation, LossReason::ProcessTableFull, 1),
+            },
             Arrival::Ring(Event::Sample(sample)) => {
                 observe(&sample, processes, profile, &options.filter, ledger);
             }
@@ -203,13 +213,8 @@ impl Pipeline {
         let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
-        let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
-        metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
-        let points: u64 = metrics.iter().map(|metric| metric.points.len() as u64).sum();
-        self.ledger.seen(Signal::Metric, points);
-        self.ledger.decoded(Signal::Metric, points);
-        self.ledger.represented(Signal::Metric, points);
-        let flush = Flush { window, metrics };
+        self.tell_metrics(is_last);
+        let flush = Flush { window, slow_operations: self.slow_operations.flush() };
         let unsent = if is_last {
             self.output.send(flush).err().map(|error| error.0)
         } else {
@@ -219,8 +224,34 @@ impl Pipeline {
         };
         if let Some(flush) = unsent {
             self.ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
-            self.ledger.lost(Signal::Metric, LossReason::SymbolizerBehind, points);
+            let slow = flush.slow_operations.len() as u64;
+            self.ledger.lost(Signal::SlowOperation, LossReason::SymbolizerBehind, slow);
         }
+    }
+
+    /// Who reads numbers by cgroup hears whose the cgroups are.
+    fn tell_placements(&mut self) {
+        let Some(news) = &self.news else { return };
+        let placements = self.processes.take_placements();
+        if placements.is_empty() {
+            return;
+        }
+        if let Err(TrySendError::Full(News::Placements(placements))) =
+            news.try_send(News::Placements(placements))
+        {
+            self.processes.give_back_placements(placements);
+        }
+    }
+
+    /// The agent's own metrics. A receiver that is behind gets the next ones; the last ones wait for it.
+    fn tell_metrics(&mut self, is_last: bool) {
+        let Some(news) = &self.news else { return };
+        let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
+        let _behind_or_gone = match is_last {
+            true => news.send(News::Agent(metrics)).is_ok(),
+            false => news.try_send(News::Agent(metrics)).is_ok(),
+        };
     }
 }
 

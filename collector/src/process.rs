@@ -5,6 +5,7 @@
 
 mod maps;
 mod module;
+mod placements;
 mod rootfs;
 mod scan;
 
@@ -16,10 +17,11 @@ use collector_common::event::Task;
 use collector_common::process::ExecRecord;
 pub use maps::{CodeMap, Place};
 pub use module::{Module, ModuleId, Modules, Witness};
+use placements::Placements;
 use quick_cache::unsync::Cache;
 pub use scan::is_main;
 
-use crate::identity::{Identity, Subject};
+use crate::identity::{Identity, Placement, Subject};
 use crate::kernel::{MappingEvent, SidebandEvent};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::telemetry::ProcessName;
@@ -78,6 +80,7 @@ pub struct ProcessTable {
     modules: Modules,
     identity: Identity,
     roots: Cache<String, Arc<[PathBuf]>>,
+    placements: Placements,
     refreshes_left: u32,
     has_sideband: bool,
     ledger: Arc<Ledger>,
@@ -92,6 +95,7 @@ impl ProcessTable {
             modules: Modules::default(),
             identity: Identity::default(),
             roots: Cache::new(CONTAINERS_MAX),
+            placements: Placements::default(),
             refreshes_left: REFRESHES_PER_TURN_MAX,
             has_sideband,
             ledger,
@@ -150,6 +154,16 @@ impl ProcessTable {
             self.set_subject(task.tgid);
         }
         self.processes.get_mut(&task.tgid)
+    }
+
+    /// Which subjects were met in which cgroups since the last call.
+    pub fn take_placements(&mut self) -> Vec<Placement> {
+        self.placements.take()
+    }
+
+    /// Gives placements back that could not be delivered.
+    pub fn give_back_placements(&mut self, placements: Vec<Placement>) {
+        self.placements.give_back(placements);
     }
 
     /// A process by its id, if it is known.
@@ -289,6 +303,7 @@ impl ProcessTable {
         let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
         process.subject =
             self.identity.subject(&cgroup, tgid, &process.name.executable_name, process.is_main);
+        self.placements.met(process.cgroup_id, &process.subject);
     }
 
     /// Reads where a container's files are, once per container: `/proc` tells only while it runs.
@@ -341,6 +356,7 @@ impl ProcessTable {
         let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
         let is_main = scan::is_main(task.tgid);
         let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name, is_main);
+        self.placements.met(task.cgroup_id, &subject);
         let process = Process {
             tgid: task.tgid,
             start_ticks,

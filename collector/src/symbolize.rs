@@ -15,10 +15,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::identity::{Key, Subject};
+use crate::io::PendingOperation;
 use crate::kernel::MappedFiles;
 use crate::process::Module;
 use crate::profile::{Frame, Stack, Window};
-use crate::telemetry::{FrameKind, Line, Location, Mapping, ProcessName, Profile, Sample};
+use crate::telemetry::{FrameKind, Line, Location, Mapping, ProcessName, Profile, Sample, SlowOperation};
 
 use jit::JitSymbols;
 use kernel_symbols::KernelSymbols;
@@ -98,6 +99,15 @@ impl Symbolizer {
         }
         self.end_window();
         profiles
+    }
+
+    /// Names the frames of a slow operation.
+    pub fn slow_operation(&mut self, pending: PendingOperation) -> SlowOperation {
+        let PendingOperation { mut operation, frames, root } = pending;
+        let thread_name = Arc::clone(&operation.thread_name);
+        operation.stack =
+            self.locations_of(&operation.process, &operation.subject, &thread_name, &root, frames);
+        operation
     }
 
     /// Names the frames of one stack, innermost first; a window of its own. `root` is where the files of the process's

@@ -2,7 +2,23 @@
 //!
 //! Refuses: OTLP, pprof, Prometheus. Those words stand in `export` alone.
 
+pub mod cardinality;
+mod explicit;
+mod histogram;
+mod increments;
+mod merge;
+mod metric;
+mod series;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
+
+pub use cardinality::{Cardinality, OVERFLOW_ATTRIBUTE};
+pub use explicit::{ExplicitHistogram, Summary};
+pub use histogram::{Exemplar, ExponentialHistogram};
+pub use increments::{Increments, Step};
+pub use metric::{Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary};
+pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
 
 use crate::identity::Subject;
 
@@ -11,8 +27,8 @@ use crate::identity::Subject;
 pub struct Batch {
     /// One profile per subject.
     pub profiles: Vec<Profile>,
-    /// The agent's own metrics.
-    pub metrics: Vec<Metric>,
+    /// Operations that took long.
+    pub slow_operations: Vec<SlowOperation>,
 }
 
 /// What one subject did in one window.
@@ -48,6 +64,39 @@ pub struct Sample {
     pub stack: Vec<Arc<Location>>,
     /// How many times it was seen.
     pub count: u64,
+}
+
+/// An operation that took longer than the user's threshold.
+#[derive(Clone, Debug)]
+pub struct SlowOperation {
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    /// The process.
+    pub process: Arc<ProcessName>,
+    /// The thread's id in the initial PID namespace.
+    pub thread_id: u32,
+    /// Name of the thread.
+    pub thread_name: Arc<str>,
+    /// When it ended, nanoseconds since the epoch.
+    pub time_unix_ns: u64,
+    /// How long it took, nanoseconds.
+    pub duration_ns: u64,
+    /// What it did: `read`, `open`.
+    pub operation: &'static str,
+    /// What its descriptor was: `file`, `tcp`.
+    pub descriptor: Option<&'static str>,
+    /// The class of its error, if it failed.
+    pub error: Option<&'static str>,
+    /// What the call returned.
+    pub result: i64,
+    /// The file, as the kernel or the program names it.
+    pub path: Option<String>,
+    /// Its own address, for sockets.
+    pub local: Option<SocketAddr>,
+    /// The other side's address, for sockets.
+    pub peer: Option<SocketAddr>,
+    /// The user stack, leaf first.
+    pub stack: Vec<Arc<Location>>,
 }
 
 /// How a process is named in telemetry.
@@ -103,37 +152,4 @@ pub struct Line {
     pub file: Option<Arc<str>>,
     /// The line in the source file; 0 where unknown.
     pub line: u32,
-}
-
-/// A metric of the agent itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
-    /// The name, in the form of the semantic conventions.
-    pub name: &'static str,
-    /// What it counts.
-    pub description: &'static str,
-    /// The unit, in UCUM.
-    pub unit: &'static str,
-    /// A counter since the agent's start, or a gauge.
-    pub kind: MetricKind,
-    /// Its series.
-    pub points: Vec<Point>,
-}
-
-/// What a metric's numbers mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Monotonic, cumulative since the agent's start.
-    Counter,
-    /// A value at a moment.
-    Gauge,
-}
-
-/// One series of a metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Point {
-    /// Its attributes.
-    pub attributes: Vec<(&'static str, String)>,
-    /// Its value.
-    pub value: f64,
 }

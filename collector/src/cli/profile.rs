@@ -75,8 +75,15 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.
     let kernel = KernelOptions { watch_crashes: false, keep_stderr: false, io: None, ..config.kernel };
-    let daemon =
-        Daemon::start(&kernel, options, config.symbols, Collected::default(), None, Arc::clone(&ledger))?;
+    let daemon = Daemon::start(
+        &kernel,
+        options,
+        config.symbols,
+        Collected::default(),
+        None,
+        None,
+        Arc::clone(&ledger),
+    )?;
     let Some(source) = daemon.sample_source() else {
         bail!("no CPU can be sampled here; `kansoku doctor` says why");
     };
@@ -138,7 +145,6 @@ struct Collected {
 impl Sink for Collected {
     fn accept(&mut self, batch: Batch, ledger: &Ledger) {
         ledger.exported(Signal::Profile, batch.profiles.iter().map(Profile::sample_count).sum());
-        ledger.exported(Signal::Metric, batch.metrics.iter().map(|metric| metric.points.len() as u64).sum());
         self.profiles.extend(batch.profiles);
     }
 }

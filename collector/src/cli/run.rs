@@ -9,13 +9,14 @@ use anyhow::Result;
 use clap::Args;
 
 use super::crash_output::{CrashOutput, RecentCrashes};
+use super::metric_output;
 use super::top::Top;
 use super::{ConfigArguments, duration, ledger, output, stop_signal};
 use crate::config::Config;
 use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::dump::service::DumpService;
-use crate::export::Backend;
+use crate::export::{Backend, MetricExporter};
 use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
 use crate::telemetry::Batch;
@@ -60,7 +61,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         dumps: dumps.as_ref().map(DumpService::store),
         dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
     });
-    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, ledger)?;
+    let meter = metric_output::meter(&config, &output);
+    let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, Some(meter), ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);
     while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
@@ -130,6 +132,14 @@ impl Output {
             tracing::info!(%signal, url = %endpoint.url, "exporting");
         }
         Ok(Self::Backend(Backend::start(config, ledger)?))
+    }
+
+    /// The way of metrics to the backend, if there is one that takes them.
+    pub(super) fn metric_exporter(&self, config: &Config) -> Option<MetricExporter> {
+        match self {
+            Self::Backend(backend) => backend.metric_exporter(config.temporality),
+            Self::Terminal(_) => None,
+        }
     }
 
     fn stop(self) {

@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 use super::crash_output::RecentCrashes;
 use crate::config::Config;
 use crate::daemon::Sink;
-use crate::export::flame_graph;
+use crate::export::{flame_graph, summary};
 use crate::loss::{Ledger, Signal};
-use crate::telemetry::{Batch, Location, Profile, Sample};
+use crate::telemetry::{Batch, Location, Profile, Sample, SlowOperation};
 
 /// The flame graph shows this much time.
 const FLAME_GRAPH_SPAN: Duration = Duration::from_secs(60);
@@ -27,6 +27,7 @@ const SERVICES_SHOWN: usize = 8;
 const FUNCTIONS_SHOWN: usize = 4;
 const STACKS_SHOWN: usize = 5;
 const STACK_FRAMES_SHOWN: usize = 6;
+const SLOW_OPERATIONS_SHOWN: usize = 5;
 const NAME_CHARS_MAX: usize = 48;
 const SUMMARY_CHARS_MAX: usize = 120;
 
@@ -34,6 +35,7 @@ const SUMMARY_CHARS_MAX: usize = 120;
 pub(super) struct Top {
     recent: VecDeque<Vec<Profile>>,
     crashes: RecentCrashes,
+    slow_operations: Vec<SlowOperation>,
     windows_kept: usize,
     flame_graph: PathBuf,
     frequency_hz: u32,
@@ -48,6 +50,7 @@ impl Top {
         Self {
             recent: VecDeque::new(),
             crashes,
+            slow_operations: Vec::new(),
             windows_kept: (windows as usize).clamp(1, 64),
             flame_graph: config.flame_graph.clone(),
             frequency_hz: config.kernel.frequency_hz,
@@ -76,7 +79,10 @@ impl Top {
 impl Sink for Top {
     fn accept(&mut self, batch: Batch, ledger: &Ledger) {
         let samples: u64 = batch.profiles.iter().map(Profile::sample_count).sum();
-        let points = batch.metrics.iter().map(|metric| metric.points.len() as u64).sum();
+        let slow = batch.slow_operations.len() as u64;
+        self.slow_operations.extend(batch.slow_operations);
+        let first_kept = self.slow_operations.len().saturating_sub(SLOW_OPERATIONS_SHOWN);
+        self.slow_operations.drain(..first_kept);
         let text = self.text(&batch.profiles, ledger);
         self.recent.push_back(batch.profiles);
         while self.recent.len() > self.windows_kept {
@@ -91,7 +97,7 @@ impl Sink for Top {
         let clear = if self.is_terminal { "\x1b[H\x1b[2J" } else { "" };
         let _closed_terminal = writeln!(std::io::stdout().lock(), "{clear}{text}");
         ledger.exported(Signal::Profile, samples);
-        ledger.exported(Signal::Metric, points);
+        ledger.exported(Signal::SlowOperation, slow);
     }
 }
 
@@ -117,6 +123,14 @@ impl Top {
         text += "\n CPU %  HOTTEST STACKS (root > leaf)\n";
         for (cpu, process, stack) in hottest_stacks(profiles) {
             text += &format!("{cpu:6.1}  {process}: {stack}\n");
+        }
+        if !self.slow_operations.is_empty() {
+            text += "\n LAST SLOW OPERATIONS (io.slow_ms)\n";
+        }
+        for operation in &self.slow_operations {
+            let summary: String = summary(operation).escape_debug().take(SUMMARY_CHARS_MAX).collect();
+            let process = &operation.process;
+            text += &format!(" {} ({}) {summary}\n", process.executable_name, process.pid);
         }
         let crashes = self.crashes.read();
         if !crashes.is_empty() {

@@ -187,6 +187,108 @@ pub fn keys() -> Vec<Key> {
             "true",
             "Measure how long tasks wait for a CPU. Costs about 0.1 us on each context switch.",
         ),
+        otel(
+            "metrics.interval_ms",
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            Kind::Integer(100, 3_600_000),
+            "15000",
+            "Time between two exports of metrics. Scrapes of the endpoint get numbers of their own moment.",
+        ),
+        key(
+            "metrics.series_per_owner_max",
+            Kind::Integer(1, 1_000_000),
+            "2000",
+            "Series of one metric and one container. More are folded into one with otel.metric.overflow.",
+        ),
+        key(
+            "metrics.series_max",
+            Kind::Integer(1, 10_000_000),
+            "100000",
+            "Series of one metric on the node. More are folded likewise.",
+        ),
+        key(
+            "metrics.limits",
+            Kind::Table,
+            "{}",
+            "Other limits than metrics.series_per_owner_max, by name of the metric: * is any text.",
+        ),
+        key("resource.node", Kind::Flag, "true", "Read what the node uses: system.* and node_*."),
+        key(
+            "resource.containers",
+            Kind::Flag,
+            "true",
+            "Read what containers and services use: container.* and container_*.",
+        ),
+        key(
+            "resource.layers",
+            Kind::Flag,
+            "false",
+            "Add up the files that containers wrote to their own layer, some at a time.",
+        ),
+        key(
+            "resource.root",
+            Kind::Text,
+            "/",
+            "Where the node's /proc and /sys are, for an agent in a container.",
+        ),
+        key(
+            "prometheus.listen",
+            Kind::Text,
+            "127.0.0.1:9464",
+            "Where /metrics is: an address and a port, several with commas, or none.",
+        ),
+        key(
+            "prometheus.cadvisor",
+            Kind::Flag,
+            "true",
+            "Have cAdvisor's container_* on the endpoint too, for existing dashboards and rules.",
+        ),
+        key(
+            "prometheus.node_exporter",
+            Kind::Flag,
+            "true",
+            "Have node_exporter's node_* on the endpoint too, for existing dashboards and rules.",
+        ),
+        key(
+            "prometheus.created",
+            Kind::Flag,
+            "false",
+            "Write _created series in OpenMetrics: when counters began. They double the series of most servers.",
+        ),
+        key(
+            "prometheus.certificate",
+            Kind::Text,
+            "",
+            "The endpoint's TLS certificate, a PEM file. Empty: no TLS.",
+        ),
+        key("prometheus.key", Kind::Text, "", "The key of that certificate, a PEM file."),
+        key(
+            "prometheus.client_certificate",
+            Kind::Text,
+            "",
+            "CA certificates, a PEM file: who scrapes must have a certificate of theirs.",
+        ),
+        key("prometheus.user", Kind::Text, "", "User name for HTTP basic authentication."),
+        key("prometheus.password_file", Kind::Text, "", "A file with that user's password."),
+        key(
+            "prometheus.bearer_token_file",
+            Kind::Text,
+            "",
+            "A file with a bearer token that may scrape. Read again when it changes.",
+        ),
+        key(
+            "scrape.targets",
+            Kind::Table,
+            "{}",
+            "Prometheus pages of applications to forward over OTLP: names and URLs.",
+        ),
+        key(
+            "scrape.interval_ms",
+            Kind::Integer(1_000, 3_600_000),
+            "60000",
+            "Time between two scrapes of such a page.",
+        ),
+        key("scrape.certificate", Kind::Text, "", "CA certificates for pages over TLS, a PEM file."),
         key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
         key(
             "kernel.log_level",
@@ -222,6 +324,13 @@ pub fn keys() -> Vec<Key> {
     ];
     keys.extend(otlp_keys());
     keys.extend(SIGNALS.into_iter().flat_map(signal_keys));
+    keys.push(otel(
+        "otlp.metrics.temporality",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        Kind::Choice(&["cumulative", "delta", "lowmemory"]),
+        "cumulative",
+        "Whether counters and histograms go out as sums since their start or since the export before.",
+    ));
     keys
 }
 

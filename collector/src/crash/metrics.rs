@@ -10,13 +10,10 @@ use super::record::Kind;
 use super::verdict::Verdict;
 use super::{signals, status};
 use crate::dump::socket::Outcomes;
-use crate::telemetry::{Metric, MetricKind, Point};
+use crate::telemetry::{Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point, Text};
 
 /// Series of deaths.
 const SERIES_MAX: usize = 1_024;
-
-/// What the series above the limit share.
-const OVERFLOW: &str = "otel.metric.overflow";
 
 /// Counts since the agent's start.
 #[derive(Default)]
@@ -28,12 +25,13 @@ pub struct CrashMetrics {
     recorded: u64,
     stopped: u64,
     failed: u64,
+    start_unix_ns: u64,
 }
 
 impl CrashMetrics {
     /// Nothing is counted yet. Dumps are counted where they are taken.
-    pub fn new(dump_outcomes: Option<Arc<Outcomes>>) -> Self {
-        Self { dump_outcomes, ..Self::default() }
+    pub fn new(dump_outcomes: Option<Arc<Outcomes>>, start_unix_ns: u64) -> Self {
+        Self { dump_outcomes, start_unix_ns, ..Self::default() }
     }
 
     /// Counts a death of a workload. `status` as `wait(2)` gives it.
@@ -62,20 +60,20 @@ impl CrashMetrics {
 
     /// All counters now. `ends` is the number of all ends of processes.
     pub fn read(&self, ends: u64) -> Vec<Metric> {
-        let deaths = self.deaths.iter().map(|((service, kind, reason), count)| Point {
-            attributes: vec![
+        let deaths = self.deaths.iter().map(|((service, kind, reason), count)| {
+            let attributes = [
                 ("service.name", service.clone()),
                 ("kansoku.crash.kind", kind.name().to_owned()),
                 ("kansoku.crash.reason", reason.clone()),
-            ],
-            value: *count as f64,
+            ];
+            self.point(attributes, *count)
         });
-        let overflow = (self.overflow > 0)
-            .then(|| Point { attributes: vec![(OVERFLOW, "true".to_owned())], value: self.overflow as f64 });
-        let oom_kills = self.oom_kills.iter().map(|(service, count)| Point {
-            attributes: vec![("service.name", service.clone())],
-            value: *count as f64,
-        });
+        let overflow =
+            (self.overflow > 0).then(|| self.point([(OVERFLOW_ATTRIBUTE, "true".to_owned())], self.overflow));
+        let oom_kills = self
+            .oom_kills
+            .iter()
+            .map(|(service, count)| self.point([("service.name", service.clone())], *count));
         let bad = self.recorded + self.stopped + self.failed;
         let outcomes = [
             ("success", ends.saturating_sub(bad)),
@@ -83,10 +81,8 @@ impl CrashMetrics {
             ("failed", self.failed),
             ("crashed", self.recorded),
         ];
-        let exits = outcomes.map(|(outcome, count)| Point {
-            attributes: vec![("kansoku.exit.outcome", outcome.to_owned())],
-            value: count as f64,
-        });
+        let exits = outcomes
+            .map(|(outcome, count)| self.point([("kansoku.exit.outcome", outcome.to_owned())], count));
         vec![
             counter(
                 "kansoku.crashes",
@@ -107,6 +103,11 @@ impl CrashMetrics {
 }
 
 impl CrashMetrics {
+    fn point<const COUNT: usize>(&self, attributes: [(&'static str, String); COUNT], value: u64) -> Point {
+        let attributes = attributes.into_iter().map(|(key, value)| (Text::from(key), Text::from(value)));
+        Point::number(Owner::Agent, attributes.collect(), self.start_unix_ns, value as f64)
+    }
+
     fn dumps(&self) -> Vec<Point> {
         let Some(outcomes) = &self.dump_outcomes else { return Vec::new() };
         let counts = [
@@ -117,9 +118,8 @@ impl CrashMetrics {
             ("failed", &outcomes.failed),
             ("foreign", &outcomes.foreign),
         ];
-        let point = |(outcome, count): (&str, &AtomicU64)| Point {
-            attributes: vec![("kansoku.dump.outcome", outcome.to_owned())],
-            value: count.load(Ordering::Relaxed) as f64,
+        let point = |(outcome, count): (&str, &AtomicU64)| {
+            self.point([("kansoku.dump.outcome", outcome.to_owned())], count.load(Ordering::Relaxed))
         };
         counts.into_iter().map(point).collect()
     }
@@ -134,12 +134,20 @@ fn reason(status: u32) -> String {
 }
 
 fn counter(name: &'static str, description: &'static str, unit: &'static str, points: Vec<Point>) -> Metric {
-    Metric { name, description, unit, kind: MetricKind::Counter, points }
+    Metric::new(MetricKind::Counter, name, unit, description).with(points)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Value;
+
+    fn number(point: &Point) -> u64 {
+        match point.value {
+            Value::Number(number) => number as u64,
+            _ => panic!("no number: {point:?}"),
+        }
+    }
 
     #[test]
     fn every_death_is_in_one_series() {
@@ -150,7 +158,7 @@ mod tests {
         metrics.count_death("service-0", Kind::Crash, 11 | 0x80);
         metrics.count_end(Verdict::Failed);
         let read = metrics.read(5_000);
-        let sum = |metric: &Metric| metric.points.iter().map(|point| point.value as u64).sum::<u64>();
+        let sum = |metric: &Metric| metric.points.iter().map(number).sum::<u64>();
         assert_eq!(sum(&read[0]), SERIES_MAX as u64 + 11);
         assert!(read[0].points.len() <= SERIES_MAX + 1);
         assert!(read[1].points.len() <= SERIES_MAX);

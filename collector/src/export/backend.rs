@@ -9,12 +9,16 @@ use anyhow::Result;
 use prost::Message;
 
 use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
-use super::{HostResource, Outbox, Receipts, metrics_request, profiles_request};
+use super::slow_logs::slow_operations_request;
+use super::{
+    Deltas, First, HostResource, Outbox, Receipts, TemporalityPreference, metrics_requests, profiles_request,
+};
 use crate::clock::unix_ns;
 use crate::config::Config;
 use crate::crash::spool::Spool;
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::telemetry::{Batch, Metric, Profile};
+use crate::meter::MetricSink;
+use crate::telemetry::{Batch, Profile, SlowOperation, Snapshot};
 
 /// Receivers in Go refuse gRPC messages over 4 MiB by default.
 const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -27,10 +31,21 @@ pub struct Backend {
     exporter: Exporter,
     host: HostResource,
     takes: Vec<otlp::Signal>,
-    start_unix_ns: u64,
     receipts: Receipts,
     ledger: Arc<Ledger>,
 }
+
+/// The way of metrics to the backend.
+pub struct MetricExporter {
+    exporter: Exporter,
+    host: HostResource,
+    deltas: Deltas,
+    temporality: TemporalityPreference,
+    ledger: Arc<Ledger>,
+}
+
+/// The ticket of what needs no receipt.
+const NO_TICKET: u64 = 0;
 
 impl Backend {
     /// Starts the exporter for the configured endpoints.
@@ -48,7 +63,6 @@ impl Backend {
             exporter: Exporter::start(config.endpoints.clone(), config.limits, report)?,
             host: HostResource::read(&config.resource_attributes),
             takes: config.endpoints.iter().map(|(signal, _)| *signal).collect(),
-            start_unix_ns: unix_ns(),
             receipts,
             ledger,
         })
@@ -63,12 +77,23 @@ impl Backend {
             let samples = batch.profiles.iter().map(Profile::sample_count).sum();
             self.ledger.lost(Signal::Profile, LossReason::ExportSwitchedOff, samples);
         }
-        let points = batch.metrics.iter().map(|metric| metric.points.len() as u64).sum();
-        if self.takes.contains(&otlp::Signal::Metrics) {
-            self.push_metrics(&batch.metrics, points);
+        if self.takes.contains(&otlp::Signal::Logs) {
+            self.push_slow_operations(&batch.slow_operations);
         } else {
-            self.ledger.lost(Signal::Metric, LossReason::ExportSwitchedOff, points);
+            let count = batch.slow_operations.len() as u64;
+            self.ledger.lost(Signal::SlowOperation, LossReason::ExportSwitchedOff, count);
         }
+    }
+
+    /// Where metrics go; `None` if the backend takes none.
+    pub fn metric_exporter(&self, temporality: TemporalityPreference) -> Option<MetricExporter> {
+        self.takes.contains(&otlp::Signal::Metrics).then(|| MetricExporter {
+            exporter: self.exporter.clone(),
+            host: self.host.clone(),
+            deltas: Deltas::new(temporality, First::SinceAgentStart(unix_ns())),
+            temporality,
+            ledger: Arc::clone(&self.ledger),
+        })
     }
 
     /// Where crash records go: to the backend if it takes logs, else to the spool alone.
@@ -102,20 +127,53 @@ impl Backend {
             body: request.encode_to_vec().into(),
             records: profiles.iter().map(Profile::sample_count).sum(),
             items: profiles.len() as u64,
-            ticket: 0,
+            ticket: NO_TICKET,
         });
     }
 
-    fn push_metrics(&self, metrics: &[Metric], points: u64) {
-        let request = metrics_request(metrics, &self.host, self.start_unix_ns, unix_ns());
-        let body = request.encode_to_vec().into();
+    /// Halves what is too large, down to a single record.
+    fn push_slow_operations(&self, operations: &[SlowOperation]) {
+        if operations.is_empty() {
+            return;
+        }
+        let request = slow_operations_request(operations, &self.host);
+        if request.encoded_len() > REQUEST_BYTES_MAX && operations.len() > 1 {
+            let (first, second) = operations.split_at(operations.len() / 2);
+            self.push_slow_operations(first);
+            return self.push_slow_operations(second);
+        }
         self.exporter.push(Payload {
-            signal: otlp::Signal::Metrics,
-            body,
-            records: points,
-            items: points,
-            ticket: 0,
+            signal: otlp::Signal::Logs,
+            body: request.encode_to_vec().into(),
+            records: operations.len() as u64,
+            items: operations.len() as u64,
+            ticket: NO_TICKET,
         });
+    }
+}
+
+impl MetricSink for MetricExporter {
+    fn accept(&mut self, snapshot: &Snapshot) {
+        let mut snapshot = snapshot.clone();
+        if self.temporality != TemporalityPreference::Cumulative {
+            self.deltas.apply(&mut snapshot);
+        }
+        let requests = metrics_requests(&snapshot, &self.host, self.temporality, REQUEST_BYTES_MAX);
+        let points: u64 = requests.requests.iter().map(|(_, points)| points).sum();
+        let all = points + requests.refused;
+        self.ledger.seen(Signal::Metric, all);
+        self.ledger.decoded(Signal::Metric, all);
+        self.ledger.represented(Signal::Metric, all);
+        self.ledger.lost(Signal::Metric, LossReason::ExportRefused, requests.refused);
+        for (request, points) in requests.requests {
+            self.exporter.push(Payload {
+                signal: otlp::Signal::Metrics,
+                body: request.encode_to_vec().into(),
+                records: points,
+                items: points,
+                ticket: NO_TICKET,
+            });
+        }
     }
 }
 
@@ -123,6 +181,7 @@ fn report(ledger: &Ledger, receipts: &Receipts, signal: otlp::Signal, outcome: O
     let signal = match signal {
         otlp::Signal::Profiles => Signal::Profile,
         otlp::Signal::Metrics => Signal::Metric,
+        otlp::Signal::Logs if ticket == NO_TICKET => Signal::SlowOperation,
         // The outbox keeps these until it knows.
         otlp::Signal::Logs => {
             return receipts.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, outcome));

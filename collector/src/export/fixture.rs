@@ -34,6 +34,7 @@ pub fn profiles() -> Vec<Profile> {
             service_name: "app".to_owned(),
             container: None,
             unit: None,
+            pod: None,
             revision: 0,
         }),
         start_unix_ns: 1_000_000_000,

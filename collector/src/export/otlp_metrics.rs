@@ -1,86 +1,247 @@
-//! The agent's own metrics -> OTLP metrics, cumulative, with the agent's start as start time.
+//! A snapshot -> OTLP requests that a receiver takes: one resource per owner, within it metrics by name.
 //!
-//! Refuses: histograms and other signals' metrics until a signal has them.
+//! A number is an integer or a double by its metric alone, see [`is_whole`]: one that changed from export to export would
+//! be two streams to a backend. Refuses: the vocabularies that only Prometheus has, and making deltas; it only says of
+//! a metric which it is.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fnv::FnvBuildHasher;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 
-use super::resource::{HostResource, attribute};
-use super::{SCOPE_NAME, VERSION};
-use crate::telemetry::{Metric, MetricKind, Point};
+use super::HostResource;
+use super::delta::TemporalityPreference;
+use super::resource::attribute;
+use crate::telemetry::{
+    Exemplar, ExplicitHistogram, ExponentialHistogram, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point,
+    Snapshot, Summary, Text, Value, Vocabulary,
+};
 
-/// The request for a backend. Times are nanoseconds since the epoch.
-pub fn metrics_request(
-    metrics: &[Metric],
+mod packer;
+
+use packer::{DataPoint, Packer, Piece};
+
+/// A snapshot's requests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricsRequests {
+    /// Each with the number of points in it, for whoever drops it.
+    pub requests: Vec<(ExportMetricsServiceRequest, u64)>,
+    /// Points in no request: of another type than their metric, not finite where the metric is whole, or alone too
+    /// large. `sum of points + refused` is the number of points in the vocabularies that OTLP takes.
+    pub refused: u64,
+}
+
+/// The requests for a snapshot, each of at most `bytes_max` encoded. `temporality` says which kinds of metrics
+/// [`super::Deltas`] has made deltas. A resource is cut only if it is too large for a request of its own.
+pub fn metrics_requests(
+    snapshot: &Snapshot,
     host: &HostResource,
-    start_unix_ns: u64,
-    now_unix_ns: u64,
-) -> ExportMetricsServiceRequest {
-    let metrics = metrics.iter().filter(|metric| !metric.points.is_empty());
-    let metrics = metrics.map(|metric| encode(metric, start_unix_ns, now_unix_ns)).collect();
-    let scope = InstrumentationScope {
-        name: SCOPE_NAME.to_owned(),
-        version: VERSION.to_owned(),
-        ..InstrumentationScope::default()
-    };
-    let scope_metrics = proto::ScopeMetrics { scope: Some(scope), metrics, ..proto::ScopeMetrics::default() };
-    ExportMetricsServiceRequest {
-        resource_metrics: vec![proto::ResourceMetrics {
-            resource: Some(host.of_agent()),
-            scope_metrics: vec![scope_metrics],
-            ..proto::ResourceMetrics::default()
-        }],
+    temporality: TemporalityPreference,
+    bytes_max: usize,
+) -> MetricsRequests {
+    let mut metrics: Vec<&Metric> = snapshot.metrics.iter().filter(|metric| is_exported(metric)).collect();
+    // Scopes one after the other.
+    metrics.sort_by(|a, b| {
+        let scope = |metric: &Metric| metric.vocabulary == Vocabulary::Application;
+        (scope(a), &a.name).cmp(&(scope(b), &b.name))
+    });
+    let mut owners = Owners::default();
+    let mut refused = 0;
+    for (position, metric) in metrics.iter().enumerate() {
+        let is_whole = is_whole(metric);
+        for point in &metric.points {
+            match data_point(metric, is_whole, point, snapshot.time_unix_ns) {
+                Some(data_point) => owners.pieces_of(&point.owner).push(Piece::new(position, data_point)),
+                None => refused += 1,
+            }
+        }
+    }
+    let mut packer = Packer::new(&metrics, temporality, bytes_max, refused);
+    for (owner, pieces) in owners.in_order {
+        let resource = match owner {
+            Owner::Agent => host.of_agent(),
+            Owner::Host => host.of_host(),
+            Owner::Subject(subject) => host.of(subject),
+            Owner::Endpoint(endpoint) => host.of_endpoint(endpoint),
+        };
+        packer.add(&resource, pieces);
+    }
+    packer.finish()
+}
+
+fn is_exported(metric: &Metric) -> bool {
+    matches!(metric.vocabulary, Vocabulary::OpenTelemetry | Vocabulary::Application)
+}
+
+/// Whether a metric's numbers are integers: sums of bytes and of countable things (`{process}`), and gauges of bytes.
+/// All else is a double: times, shares, `{cpu}` (half a CPU is one), gauges of things (they may be averages), and what
+/// applications say, since Prometheus knows doubles only.
+fn is_whole(metric: &Metric) -> bool {
+    let is_annotation = metric.unit.starts_with('{') && metric.unit.ends_with('}') && metric.unit != "{cpu}";
+    match (metric.vocabulary, metric.kind) {
+        (Vocabulary::OpenTelemetry, MetricKind::Counter | MetricKind::UpDownCounter) => {
+            metric.unit == "By" || is_annotation
+        }
+        (Vocabulary::OpenTelemetry, MetricKind::Gauge) => metric.unit == "By",
+        _ => false,
     }
 }
 
-fn encode(metric: &Metric, start_unix_ns: u64, now_unix_ns: u64) -> proto::Metric {
-    let point = |point: &Point| proto::NumberDataPoint {
-        attributes: point.attributes.iter().map(|(key, value)| attribute(key, value.clone())).collect(),
-        start_time_unix_nano: start_unix_ns,
-        time_unix_nano: now_unix_ns,
-        value: Some(proto::number_data_point::Value::AsDouble(point.value)),
-        ..proto::NumberDataPoint::default()
-    };
-    let data_points = metric.points.iter().map(point).collect();
-    let data = match metric.kind {
-        MetricKind::Counter => proto::metric::Data::Sum(proto::Sum {
-            data_points,
-            aggregation_temporality: proto::AggregationTemporality::Cumulative.into(),
-            is_monotonic: true,
-        }),
-        MetricKind::Gauge => proto::metric::Data::Gauge(proto::Gauge { data_points }),
-    };
-    proto::Metric {
-        name: metric.name.to_owned(),
-        description: metric.description.to_owned(),
-        unit: metric.unit.to_owned(),
-        data: Some(data),
-        ..proto::Metric::default()
+/// Owners in the order in which they are first seen, with their points.
+#[derive(Default)]
+struct Owners<'a> {
+    in_order: Vec<(&'a Owner, Vec<Piece>)>,
+    by_content: HashMap<&'a Owner, usize>,
+    /// Spares hashing a subject's texts for each of its points.
+    by_address: HashMap<usize, usize, FnvBuildHasher>,
+}
+
+impl<'a> Owners<'a> {
+    fn pieces_of(&mut self, owner: &'a Owner) -> &mut Vec<Piece> {
+        let position = match owner {
+            Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.position(owner),
+            Owner::Subject(subject) => {
+                let address = Arc::as_ptr(subject) as usize;
+                match self.by_address.get(&address) {
+                    Some(position) => *position,
+                    None => {
+                        let position = self.position(owner);
+                        self.by_address.insert(address, position);
+                        position
+                    }
+                }
+            }
+        };
+        &mut self.in_order[position].1
     }
+
+    fn position(&mut self, owner: &'a Owner) -> usize {
+        *self.by_content.entry(owner).or_insert_with(|| {
+            self.in_order.push((owner, Vec::new()));
+            self.in_order.len() - 1
+        })
+    }
+}
+
+fn data_point(metric: &Metric, is_whole: bool, point: &Point, time_unix_ns: u64) -> Option<DataPoint> {
+    let is_application = metric.vocabulary == Vocabulary::Application;
+    match (&point.value, metric.kind) {
+        (Value::Histogram(histogram), MetricKind::Histogram) if !is_application => {
+            Some(DataPoint::Histogram(Box::new(histogram_point(point, histogram, time_unix_ns))))
+        }
+        (Value::ExplicitHistogram(histogram), MetricKind::Histogram) if is_application => {
+            Some(DataPoint::ExplicitHistogram(Box::new(explicit_point(point, histogram, time_unix_ns))))
+        }
+        (Value::Summary(summary), MetricKind::Summary) => {
+            Some(DataPoint::Summary(summary_point(point, summary, time_unix_ns)))
+        }
+        (Value::Number(_), MetricKind::Histogram | MetricKind::Summary)
+        | (Value::Histogram(_) | Value::ExplicitHistogram(_) | Value::Summary(_), _) => None,
+        (Value::Number(number), _) => {
+            let value = match is_whole {
+                false => Number::AsDouble(*number),
+                // A value beyond 2^63 becomes the largest integer.
+                true if number.is_finite() => Number::AsInt(number.round() as i64),
+                true => return None,
+            };
+            Some(DataPoint::Number(proto::NumberDataPoint {
+                attributes: attributes(&point.attributes),
+                start_time_unix_nano: point.start_unix_ns,
+                time_unix_nano: time_unix_ns,
+                value: Some(value),
+                ..proto::NumberDataPoint::default()
+            }))
+        }
+    }
+}
+
+fn histogram_point(
+    point: &Point,
+    histogram: &ExponentialHistogram,
+    time_unix_ns: u64,
+) -> proto::ExponentialHistogramDataPoint {
+    let positive = Buckets { offset: histogram.offset, bucket_counts: histogram.buckets.clone() };
+    proto::ExponentialHistogramDataPoint {
+        attributes: attributes(&point.attributes),
+        start_time_unix_nano: point.start_unix_ns,
+        time_unix_nano: time_unix_ns,
+        count: histogram.count(),
+        sum: Some(histogram.sum),
+        scale: histogram.scale,
+        zero_count: histogram.zero_count,
+        positive: Some(positive),
+        exemplars: histogram.exemplars.iter().map(exemplar).collect(),
+        ..proto::ExponentialHistogramDataPoint::default()
+    }
+}
+
+fn explicit_point(
+    point: &Point,
+    histogram: &ExplicitHistogram,
+    time_unix_ns: u64,
+) -> proto::HistogramDataPoint {
+    proto::HistogramDataPoint {
+        attributes: attributes(&point.attributes),
+        start_time_unix_nano: point.start_unix_ns,
+        time_unix_nano: time_unix_ns,
+        count: histogram.count(),
+        sum: histogram.sum,
+        bucket_counts: histogram.counts.clone(),
+        explicit_bounds: histogram.bounds.clone(),
+        exemplars: histogram.exemplars.iter().map(exemplar).collect(),
+        ..proto::HistogramDataPoint::default()
+    }
+}
+
+fn summary_point(point: &Point, summary: &Summary, time_unix_ns: u64) -> proto::SummaryDataPoint {
+    let quantile = |&(quantile, value)| proto::summary_data_point::ValueAtQuantile { quantile, value };
+    proto::SummaryDataPoint {
+        attributes: attributes(&point.attributes),
+        start_time_unix_nano: point.start_unix_ns,
+        time_unix_nano: time_unix_ns,
+        count: summary.count,
+        sum: summary.sum,
+        quantile_values: summary.quantiles.iter().map(quantile).collect(),
+        ..proto::SummaryDataPoint::default()
+    }
+}
+
+fn exemplar(exemplar: &Exemplar) -> proto::Exemplar {
+    let filtered = exemplar.attributes.iter().map(|(key, value)| attribute(key, value.to_string()));
+    proto::Exemplar {
+        filtered_attributes: filtered.collect(),
+        time_unix_nano: exemplar.time_unix_ns,
+        span_id: exemplar.span_id.as_deref().and_then(|id| id_bytes(id, 8)).unwrap_or_default(),
+        trace_id: exemplar.trace_id.as_deref().and_then(|id| id_bytes(id, 16)).unwrap_or_default(),
+        value: Some(proto::exemplar::Value::AsDouble(exemplar.value)),
+    }
+}
+
+/// The bytes of a trace or span id. `None` for what is no id: another length, no hexadecimal, all zeros.
+fn id_bytes(text: &str, bytes: usize) -> Option<Vec<u8>> {
+    // A sign would be taken for part of a number.
+    let is_hexadecimal = text.len() == bytes * 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = is_hexadecimal.then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|id| *id != 0)?;
+    id.to_be_bytes().get(size_of::<u128>() - bytes..).map(<[u8]>::to_vec)
+}
+
+fn attributes(attributes: &[(Text, Text)]) -> Vec<KeyValue> {
+    let encode = |(key, value): &(Text, Text)| match key.as_ref() {
+        // The one attribute of a metric that is no text: OpenTelemetry metrics SDK, "Overflow attribute".
+        OVERFLOW_ATTRIBUTE if value == "true" => KeyValue {
+            key: key.clone().into_owned(),
+            value: Some(AnyValue { value: Some(any_value::Value::BoolValue(true)) }),
+            ..KeyValue::default()
+        },
+        _ => attribute(key, value.clone().into_owned()),
+    };
+    attributes.iter().map(encode).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(kind: MetricKind, points: usize, expected_points: Option<usize>) {
-        let point = Point { attributes: vec![("signal", "profile".to_owned())], value: 2.5 };
-        let metric = Metric { name: "m", description: "d", unit: "1", kind, points: vec![point; points] };
-        let request = metrics_request(&[metric], &HostResource::default(), 1, 2);
-        let encoded = request.resource_metrics[0].scope_metrics[0].metrics.first();
-        let found = encoded.map(|metric| match metric.data.as_ref().expect("data") {
-            proto::metric::Data::Sum(sum) => sum.data_points.len(),
-            proto::metric::Data::Gauge(gauge) => gauge.data_points.len(),
-            other => panic!("unexpected {other:?}"),
-        });
-        assert_eq!(found, expected_points, "{kind:?} with {points} points");
-    }
-
-    #[test]
-    fn kinds() {
-        check(MetricKind::Counter, 2, Some(2));
-        check(MetricKind::Gauge, 1, Some(1));
-        check(MetricKind::Counter, 0, None);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::identity::Subject;
+use crate::telemetry::{Endpoint, Owner};
 
 /// Attributes of the host and those that the user added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,9 +55,40 @@ impl HostResource {
         Resource { attributes, ..Resource::default() }
     }
 
+    /// The resource of the host: its attributes alone, without a `service.name`, which would make it a service.
+    pub fn of_host(&self) -> Resource {
+        self.merge(std::iter::empty())
+    }
+
+    /// The resource of an endpoint: its owner's, with what tells it from the owner's other endpoints.
+    pub fn of_endpoint(&self, endpoint: &Endpoint) -> Resource {
+        let mut resource = match &endpoint.owner {
+            Owner::Subject(subject) => self.of(subject),
+            Owner::Agent => self.of_agent(),
+            // An endpoint of an endpoint is not made.
+            Owner::Host | Owner::Endpoint(_) => self.of_host(),
+        };
+        for (key, value) in &endpoint.attributes {
+            resource.attributes.retain(|known| known.key != *key);
+            resource.attributes.push(attribute(key, value.to_string()));
+        }
+        resource
+    }
+
+    /// The host's attributes, for formats that have no resources.
+    pub fn attributes(&self) -> &[(String, String)] {
+        &self.attributes
+    }
+
     /// The resource of the agent itself.
     pub fn of_agent(&self) -> Resource {
-        let agent = Subject { service_name: "kansoku".to_owned(), container: None, unit: None, revision: 0 };
+        let agent = Subject {
+            service_name: "kansoku".to_owned(),
+            container: None,
+            unit: None,
+            pod: None,
+            revision: 0,
+        };
         let mut resource = self.of(&agent);
         resource.attributes.push(attribute("service.version", super::VERSION.to_owned()));
         resource

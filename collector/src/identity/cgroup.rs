@@ -3,6 +3,8 @@
 //! Knows containerd, CRI-O, Docker and Podman under the systemd and cgroupfs drivers, on v1 and v2. Nested
 //! containers: the last id wins. Refuses: ids of other lengths than the runtimes make (64 hexadecimal digits).
 
+use super::Key;
+
 /// Digits of a container id.
 const ID_DIGITS: usize = 64;
 
@@ -13,6 +15,21 @@ pub struct CgroupName {
     pub container: Option<Container>,
     /// The systemd service, unescaped, with its suffix.
     pub unit: Option<String>,
+}
+
+/// The uid of the pod whose cgroup this is; `None` if the path is no pod's own. The systemd driver writes underscores
+/// for dashes.
+pub fn pod_uid(path: &str) -> Option<String> {
+    let last = path.rsplit('/').next()?;
+    if !path.contains("kubepods") {
+        return None;
+    }
+    let uid = match last.strip_suffix(".slice") {
+        Some(slice) => slice.rsplit_once("-pod")?.1.replace('_', "-"),
+        None => last.strip_prefix("pod")?.to_owned(),
+    };
+    let is_uid = !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_uid.then_some(uid)
 }
 
 /// A container as its cgroup names it.
@@ -50,6 +67,15 @@ impl Runtime {
 }
 
 impl CgroupName {
+    /// What makes its owner one; `None` if it is neither a container's nor a service's.
+    pub fn key(&self) -> Option<Key> {
+        match (&self.container, &self.unit) {
+            (Some(container), _) => Some(Key::Container(container.id.clone())),
+            (None, Some(unit)) => Some(Key::Unit(unit.clone())),
+            (None, None) => None,
+        }
+    }
+
     /// Parses a path such as `/system.slice/docker-<id>.scope`.
     pub fn parse(path: &str) -> Self {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();

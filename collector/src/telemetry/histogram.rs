@@ -40,7 +40,7 @@ pub struct Exemplar {
 impl ExponentialHistogram {
     /// How many values.
     pub fn count(&self) -> u64 {
-        self.zero_count + self.buckets.iter().sum::<u64>()
+        self.buckets.iter().fold(self.zero_count, |sum, count| sum.saturating_add(*count))
     }
 
     /// Upper bound of the bucket at `position` in `buckets`, in the unit of the values.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::ExponentialHistogram;
+use super::{ExplicitHistogram, ExponentialHistogram, Summary};
 use crate::identity::Subject;
 
 /// A text that is mostly known when the agent is built.
@@ -40,6 +40,8 @@ pub enum MetricKind {
     Gauge,
     /// How often which values were seen, since the start of its series.
     Histogram,
+    /// Quantiles that the source computed itself, since the start of its series.
+    Summary,
     /// A number of a source that does not say what it is.
     Unknown,
 }
@@ -79,6 +81,17 @@ pub enum Owner {
     Host,
     /// A container's, a service's or a program's.
     Subject(Arc<Subject>),
+    /// An endpoint of one of the others, with what tells it from the owner's other endpoints.
+    Endpoint(Arc<Endpoint>),
+}
+
+/// An endpoint that gives metrics of an owner: its resource is the owner's with these attributes added.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Whose it is; never an endpoint itself.
+    pub owner: Owner,
+    /// Resource attributes such as `service.instance.id` and `server.port`.
+    pub attributes: Vec<(Text, Text)>,
 }
 
 /// The value of a series.
@@ -88,6 +101,10 @@ pub enum Value {
     Number(f64),
     /// A distribution.
     Histogram(Box<ExponentialHistogram>),
+    /// A distribution over buckets whose bounds the source chose.
+    ExplicitHistogram(Box<ExplicitHistogram>),
+    /// Quantiles that the source computed.
+    Summary(Box<Summary>),
 }
 
 /// All metrics at one moment.

@@ -1,0 +1,160 @@
+//! Snapshot -> the body of an answer, in one of three formats.
+//!
+//! What all formats share: which series there are, and their labels. Refuses: HTTP.
+
+use std::collections::HashSet;
+
+use super::families::{Family, families};
+use super::labels::{Labels, SeriesLabels};
+use super::protobuf::ProtobufSink;
+use super::text::{Dialect, TextSink};
+use crate::telemetry::{ExponentialHistogram, MetricKind, Point, Snapshot, Text, Value, Vocabulary};
+
+/// A format that Prometheus reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Text 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+    Text,
+    /// OpenMetrics 1.0.0: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
+    OpenMetrics,
+    /// `io.prometheus.client.MetricFamily`, delimited: the one that carries native histograms.
+    Protobuf,
+}
+
+impl Format {
+    /// The `Content-Type` of an answer in this format.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        }
+    }
+}
+
+/// Series that were left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// A series of the same name and labels came before.
+    pub duplicates: u64,
+    /// Another family has a series of this name.
+    pub conflicts: u64,
+    /// A histogram that is a number or the reverse; a counter below zero or not a number.
+    pub unfit: u64,
+}
+
+impl Omitted {
+    /// How many in all.
+    pub fn count(&self) -> u64 {
+        self.duplicates + self.conflicts + self.unfit
+    }
+}
+
+/// Encodes snapshots.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    vocabularies: HashSet<Vocabulary>,
+    target: Vec<(Text, Text)>,
+    created: bool,
+}
+
+impl Encoder {
+    /// Exposes metrics of `vocabularies`, except [`Vocabulary::Application`]. `target` becomes `target_info`, if there
+    /// is any; `created` adds a `_created` series for each counter and histogram of OpenMetrics.
+    pub fn new(vocabularies: HashSet<Vocabulary>, target: Vec<(Text, Text)>, created: bool) -> Self {
+        Self { vocabularies, target, created }
+    }
+
+    /// Replaces `out` with `snapshot` in `format`. The memory of `out` is used again.
+    pub fn encode(&self, snapshot: &Snapshot, format: Format, out: &mut Vec<u8>) -> Omitted {
+        out.clear();
+        if format == Format::Protobuf {
+            let mut sink = ProtobufSink::new(out);
+            return self.write(snapshot, &mut sink);
+        }
+        let dialect = if format == Format::OpenMetrics {
+            Dialect::OpenMetrics { created: self.created }
+        } else {
+            Dialect::Text
+        };
+        // The buffer is empty, so that it always is UTF-8.
+        let mut text = String::from_utf8(std::mem::take(out)).unwrap_or_default();
+        let omitted = self.write(snapshot, &mut TextSink::new(&mut text, dialect));
+        *out = text.into_bytes();
+        omitted
+    }
+
+    fn write(&self, snapshot: &Snapshot, sink: &mut impl Sink) -> Omitted {
+        let (families, conflicts) = families(snapshot, &self.vocabularies);
+        let mut omitted = Omitted { conflicts, ..Omitted::default() };
+        let mut labels = Labels::new();
+        if !self.target.is_empty() {
+            sink.target(&labels.of_attributes(&self.target));
+        }
+        for family in &families {
+            labels.start_family();
+            sink.start_family(family);
+            for metric in &family.metrics {
+                for point in &metric.points {
+                    if !is_fit(point, family.kind) {
+                        omitted.unfit += 1;
+                    } else if let Some(labels) = labels.read(point, metric.vocabulary) {
+                        sink.point(family, &labels, point);
+                    } else {
+                        omitted.duplicates += 1;
+                    }
+                }
+            }
+            sink.end_family();
+        }
+        sink.end();
+        omitted
+    }
+}
+
+/// What a format does with families and series.
+pub(super) trait Sink {
+    /// The attributes of the target.
+    fn target(&mut self, labels: &SeriesLabels);
+    /// A family begins.
+    fn start_family(&mut self, family: &Family);
+    /// A series with a number.
+    fn number(&mut self, family: &Family, labels: &SeriesLabels, start_unix_ns: u64, value: f64);
+    /// A series with a distribution.
+    fn histogram(
+        &mut self,
+        family: &Family,
+        labels: &SeriesLabels,
+        start_unix_ns: u64,
+        histogram: &ExponentialHistogram,
+    );
+    /// The family ends.
+    fn end_family(&mut self);
+    /// All ends.
+    fn end(&mut self);
+
+    /// A series.
+    fn point(&mut self, family: &Family, labels: &SeriesLabels, point: &Point) {
+        match &point.value {
+            Value::Number(value) => self.number(family, labels, point.start_unix_ns, *value),
+            Value::Histogram(histogram) => self.histogram(family, labels, point.start_unix_ns, histogram),
+            // Of applications, which are not exposed.
+            Value::ExplicitHistogram(_) | Value::Summary(_) => {}
+        }
+    }
+}
+
+fn is_fit(point: &Point, kind: MetricKind) -> bool {
+    match (&point.value, kind) {
+        (Value::Histogram(_), kind) => kind == MetricKind::Histogram,
+        (Value::ExplicitHistogram(_) | Value::Summary(_), _) => false,
+        (Value::Number(_), MetricKind::Histogram | MetricKind::Summary) => false,
+        (Value::Number(value), MetricKind::Counter) => *value >= 0.0,
+        (Value::Number(_), _) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

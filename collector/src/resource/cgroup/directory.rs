@@ -1,0 +1,89 @@
+//! Reads small files and lists subdirectories below an open directory, with buffers that live on.
+//!
+//! Refuses: symbolic links, and files beyond [`FILE_BYTES_MAX`].
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir, openat};
+use rustix::path::Arg;
+
+/// The largest file that is read; the rest of a larger one is left out.
+pub const FILE_BYTES_MAX: usize = 256 * 1024;
+
+/// A file of the kernel that is shorter than this came whole: `seq_file` stops at whole lines of at least a page.
+const WHOLE_BYTES: usize = 2048;
+
+/// Bytes of directory entries that are taken at once.
+const ENTRIES_BYTES: usize = 32 * 1024;
+
+/// The buffers.
+pub struct Buffers {
+    file: Vec<u8>,
+    entries: Vec<MaybeUninit<u8>>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { file: vec![0; FILE_BYTES_MAX], entries: vec![MaybeUninit::uninit(); ENTRIES_BYTES] }
+    }
+}
+
+impl Buffers {
+    /// The text of a file; `None` if it is not there or cannot be read.
+    pub fn read(&mut self, directory: BorrowedFd<'_>, name: impl Arg) -> Option<&[u8]> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(directory, name, flags, Mode::empty()).ok()?;
+        let mut length = 0;
+        while let Some(rest) = self.file.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::read(&file, rest).ok()? {
+                0 => break,
+                count => length += count,
+            }
+            if length < WHOLE_BYTES {
+                break;
+            }
+        }
+        self.file.get(..length)
+    }
+
+    /// Calls `visit` with the name of each subdirectory.
+    pub fn subdirectories(&mut self, directory: BorrowedFd<'_>, mut visit: impl FnMut(&CStr)) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(opened) = openat(directory, c".", flags, Mode::empty()) else { return };
+        let mut entries = RawDir::new(opened, &mut self.entries);
+        while let Some(Ok(entry)) = entries.next() {
+            let name = entry.file_name();
+            if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+                visit(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn files_and_directories() {
+        let place = tempfile::tempdir().expect("a directory");
+        let inside = |name: &str| place.path().join(name);
+        std::fs::write(inside("short"), "12\n").expect("writable");
+        std::fs::write(inside("long"), vec![b'x'; FILE_BYTES_MAX + 5]).expect("writable");
+        std::fs::create_dir(inside("one")).expect("writable");
+        std::os::unix::fs::symlink(inside("one"), inside("link")).expect("writable");
+        std::os::unix::fs::symlink(inside("short"), inside("file-link")).expect("writable");
+        let directory = std::fs::File::open(place.path()).expect("there");
+        let mut buffers = Buffers::default();
+        assert_eq!(buffers.read(directory.as_fd(), c"short"), Some(b"12\n".as_slice()));
+        assert_eq!(buffers.read(directory.as_fd(), c"long").map(<[u8]>::len), Some(FILE_BYTES_MAX));
+        assert_eq!(buffers.read(directory.as_fd(), c"file-link"), None);
+        assert_eq!(buffers.read(directory.as_fd(), c"gone"), None);
+        let mut names = Vec::new();
+        buffers.subdirectories(directory.as_fd(), |name| names.push(name.to_owned()));
+        assert_eq!(names, [c"one".to_owned()]);
+    }
+}
