@@ -104,6 +104,36 @@ grep -q '\"kind\":\"kill\"' /tmp/crashes.json || exit 4
 grep -q 'The books balance' /tmp/run.log || exit 5",
         need: Need::Required,
     },
+    // A container on cgroup v2 reads 777 blocks: the endpoint must tell them, exactly, and its memory and latencies.
+    Check {
+        name: "metrics",
+        command: "id=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+cgroup=/sys/fs/cgroup/kubepods/pod1/$id
+mkdir -p $cgroup
+for level in '' /kubepods /kubepods/pod1; do
+    for controller in cpu memory pids io; do echo +$controller > /sys/fs/cgroup$level/cgroup.subtree_control; done
+done
+KANSOKU_LOG_LEVEL=info,collector::cli=debug kansoku run > /tmp/metrics.log 2>&1 &
+agent=$!
+until grep -q hooked /tmp/metrics.log; do sleep 1; done
+sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; dd if=/dev/zero of=/dev/null bs=512 count=777; sleep 20\" &
+sleep 6
+wget -qO /tmp/metrics.txt http://127.0.0.1:9464/metrics || exit 1
+kill $agent
+wait $agent
+grep -E '^[a-z]' /tmp/metrics.log | tail -n 5
+grep -c . /tmp/metrics.txt
+grep $id /tmp/metrics.txt | grep -E 'operations_total|memory_usage|scheduler_wait_duration_seconds_count'
+own() { grep $id /tmp/metrics.txt | grep \"^$1\"; }
+own syscall_io_operations_total | grep 'read\".*character_device' | grep -q ' 777$' || exit 2
+own syscall_io_duration_seconds_count | grep 'read\".*character_device' | grep -q ' 777$' || exit 3
+own syscall_io_bytes_total | grep 'read\".*character_device' | grep -q ' 397824$' || exit 4
+own scheduler_wait_duration_seconds_count > /dev/null || exit 5
+own container_memory_usage_bytes > /dev/null || exit 6
+own container_cpu_time_seconds_total > /dev/null || exit 7
+grep -q '^node_cpu_seconds_total' /tmp/metrics.txt || exit 8",
+        need: Need::Required,
+    },
     // Soft lockups and clock warnings are left out: a busy host causes them under emulation.
     Check {
         name: "kernel-log",

@@ -34,6 +34,7 @@ pub fn read(
     buffers: &mut Buffers,
     usage: &mut CgroupUsage,
 ) -> bool {
+    let before = (usage.cpu, usage.memory);
     forget(usage, scope);
     let mut is_there = false;
     let mut counts_processes = scope == Scope::All;
@@ -47,7 +48,7 @@ pub fn read(
         }
         let Some(opened) = hierarchy.open_cgroup(path) else { continue };
         is_there = true;
-        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, buffers };
+        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, before: &before, buffers };
         match hierarchy.version {
             Version::V1 => cgroup.read_v1(hierarchy, usage),
             Version::V2 => cgroup.read_v2(hierarchy, usage),
@@ -149,12 +150,20 @@ fn forget(usage: &mut CgroupUsage, scope: Scope) {
 struct Cgroup<'a> {
     directory: BorrowedFd<'a>,
     scope: Scope,
+    /// What was read before: most containers rest between two readings, and sums that did not change spare the files with
+    /// their parts. Without processor time no page is faulted in, so that the counts of faults rest too.
+    before: &'a (CpuUsage, MemoryUsage),
     buffers: &'a mut Buffers,
 }
 
 impl Cgroup<'_> {
     fn text(&mut self, name: &std::ffi::CStr) -> Option<&[u8]> {
         self.buffers.read(self.directory, name)
+    }
+
+    /// Whether a sum is what it was, and its parts need not be read.
+    fn rests(&self, now: Option<u64>, before: Option<u64>) -> bool {
+        self.scope == Scope::Changing && now.is_some() && now == before
     }
 
     fn number(&mut self, name: &std::ffi::CStr) -> Option<u64> {
@@ -164,7 +173,10 @@ impl Cgroup<'_> {
     fn read_v1(&mut self, hierarchy: &Hierarchy, usage: &mut CgroupUsage) {
         if hierarchy.has_cpu_time {
             usage.cpu.total_ns = self.number(c"cpuacct.usage");
-            if let Some(text) = self.text(c"cpuacct.stat") {
+            if self.rests(usage.cpu.total_ns, self.before.0.total_ns) {
+                usage.cpu.user_ns = self.before.0.user_ns;
+                usage.cpu.system_ns = self.before.0.system_ns;
+            } else if let Some(text) = self.text(c"cpuacct.stat") {
                 parse::cpuacct_stat(text, procfs::ticks_per_second(), &mut usage.cpu);
             }
         }
@@ -172,7 +184,8 @@ impl Cgroup<'_> {
             self.cpu_v1(&mut usage.cpu);
         }
         if hierarchy.has_memory {
-            self.memory_v1(&mut usage.memory);
+            let is_idle = self.rests(usage.cpu.total_ns, self.before.0.total_ns);
+            self.memory_v1(&mut usage.memory, is_idle);
         }
         if hierarchy.has_pids && self.scope >= Scope::Most {
             self.tasks(usage);
@@ -205,9 +218,11 @@ impl Cgroup<'_> {
         }
     }
 
-    fn memory_v1(&mut self, memory: &mut MemoryUsage) {
+    fn memory_v1(&mut self, memory: &mut MemoryUsage, is_idle: bool) {
         memory.usage_bytes = self.number(c"memory.usage_in_bytes");
-        if let Some(text) = self.text(c"memory.stat") {
+        if is_idle && self.rests(memory.usage_bytes, self.before.1.usage_bytes) {
+            *memory = self.before.1;
+        } else if let Some(text) = self.text(c"memory.stat") {
             parse::memory_stat_v1(text, memory);
         }
         if self.scope >= Scope::Most
@@ -239,7 +254,8 @@ impl Cgroup<'_> {
             usage.cpu.shares = self.number(c"cpu.weight").and_then(parse::shares_of_weight);
         }
         if hierarchy.has_memory {
-            self.memory_v2(&mut usage.memory);
+            let is_idle = self.rests(usage.cpu.total_ns, self.before.0.total_ns);
+            self.memory_v2(&mut usage.memory, is_idle);
         }
         if hierarchy.has_pids && self.scope >= Scope::Most {
             self.tasks(usage);
@@ -258,8 +274,12 @@ impl Cgroup<'_> {
         }
     }
 
-    fn memory_v2(&mut self, memory: &mut MemoryUsage) {
+    fn memory_v2(&mut self, memory: &mut MemoryUsage, is_idle: bool) {
         memory.usage_bytes = self.number(c"memory.current");
+        if is_idle && self.rests(memory.usage_bytes, self.before.1.usage_bytes) {
+            *memory = self.before.1;
+            return;
+        }
         memory.swap_bytes = self.number(c"memory.swap.current");
         if let Some(text) = self.text(c"memory.stat") {
             parse::memory_stat_v2(text, memory);
