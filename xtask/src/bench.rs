@@ -1,4 +1,4 @@
-//! `cargo xtask bench [--quick] [--only NAME] [--agent PATH] [--output PATH]`: what the agent costs, measured.
+//! `cargo xtask bench [--quick] [NAME]... [--agent PATH] [--output PATH]`: what the agent costs, measured.
 //!
 //! This file reads the arguments and keeps the order of work; each figure has a file below. A whole run writes
 //! `BENCHMARKS.md` at the workspace root; a shortened or partial run writes `target/bench/BENCHMARKS.md`, so that it
@@ -22,6 +22,7 @@ mod figures;
 mod agent_cpu;
 mod crash;
 mod growth;
+mod io;
 mod kernel_time;
 mod memory;
 mod throughput;
@@ -38,13 +39,15 @@ mod interrupt;
 mod machine;
 mod meter;
 mod numbers;
+mod parts;
 mod procfs;
 mod programs;
 mod report;
 mod sink;
 mod tools;
 
-const USAGE: &str = "usage: cargo xtask bench [--quick] [--only NAME]... [--agent PATH] [--output PATH]";
+const USAGE: &str =
+    "usage: cargo xtask bench [--quick] [NAME | --only NAME]... [--agent PATH] [--output PATH]";
 
 /// Measures the figures that `arguments` name (all when none is named), prints the report and writes it.
 pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
@@ -127,6 +130,7 @@ impl Request {
                 }
                 "--agent" => request.agent = Some(PathBuf::from(value()?)),
                 "--output" => request.output = Some(PathBuf::from(value()?)),
+                name if Figure::from_name(name).is_some() => request.figures.extend(Figure::from_name(name)),
                 _ => bail!("unknown argument `{argument}`; {USAGE}; names: {}", Figure::names()),
             }
         }
@@ -160,6 +164,13 @@ mod tests {
         let request = parse(&[]).expect("an empty command line is valid");
         assert_eq!(request.figures, Figure::ALL);
         assert!(!request.is_quick);
+    }
+
+    #[test]
+    fn figures_are_named_with_and_without_only() {
+        let figures = |arguments: &[&str]| parse(arguments).expect("a valid command line").figures;
+        assert_eq!(figures(&["io"]), [Figure::Io]);
+        assert_eq!(figures(&["io", "--only", "crash"]), [Figure::Io, Figure::Crash]);
     }
 
     #[test]

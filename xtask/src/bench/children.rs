@@ -2,7 +2,7 @@
 //!
 //! Refuses: ending anything that this run did not start.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +36,18 @@ impl Guarded {
             bail!("{} ended by itself: {status}", self.name);
         }
         Ok(())
+    }
+
+    /// Waits for the first lines that the child prints; one that prints more later has no reader.
+    pub fn lines(&mut self, count: usize) -> Result<Vec<String>> {
+        let output = self.child.stdout.take();
+        let output = output.with_context(|| format!("{}: its output is not piped", self.name))?;
+        let lines = BufReader::new(output).lines().take(count).collect::<Result<Vec<_>, _>>();
+        let lines = lines.with_context(|| format!("read what {} said", self.name))?;
+        if lines.len() != count {
+            bail!("{} said {} lines of {count} and ended", self.name, lines.len());
+        }
+        Ok(lines)
     }
 
     /// Waits until the child has done its work; returns what it printed, a few lines at most.
@@ -90,6 +102,17 @@ mod tests {
         let pid = child.pid();
         drop(child);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn the_first_lines_come_whole_or_not_at_all() {
+        let say = |text: &str| {
+            let mut command = Command::new("printf");
+            Guarded::start("printf", command.arg(text).stdout(std::process::Stdio::piped()))
+                .expect("it starts")
+        };
+        assert_eq!(say("1\n2\n").lines(2).expect("two lines"), ["1", "2"]);
+        assert!(say("1\n").lines(2).is_err());
     }
 
     #[test]

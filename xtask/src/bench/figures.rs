@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::setup::Bench;
-use super::{agent_cpu, crash, growth, kernel_time, memory, throughput};
+use super::{agent_cpu, crash, growth, io, kernel_time, memory, throughput};
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub enum Figure {
     Throughput,
     Growth,
     Crash,
+    Io,
 }
 
 /// What a figure found.
@@ -29,8 +30,15 @@ pub struct Measured {
 }
 
 impl Figure {
-    pub const ALL: [Self; 6] =
-        [Self::KernelTime, Self::AgentCpu, Self::Memory, Self::Throughput, Self::Growth, Self::Crash];
+    pub const ALL: [Self; 7] = [
+        Self::KernelTime,
+        Self::AgentCpu,
+        Self::Memory,
+        Self::Throughput,
+        Self::Growth,
+        Self::Crash,
+        Self::Io,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -40,6 +48,7 @@ impl Figure {
             Self::Throughput => "throughput",
             Self::Growth => "growth",
             Self::Crash => "crash",
+            Self::Io => "io",
         }
     }
 
@@ -51,6 +60,7 @@ impl Figure {
             Self::Throughput => "Throughput of the observed programs",
             Self::Growth => "Growth by processes and frequency",
             Self::Crash => "Crashes",
+            Self::Io => "I/O and many containers",
         }
     }
 
@@ -62,6 +72,7 @@ impl Figure {
             Self::Throughput => format!("ratio >= {}", throughput::TARGET_RATIO_MIN),
             Self::Growth => "none".to_owned(),
             Self::Crash => crash::target(),
+            Self::Io => io::target(),
         }
     }
 
@@ -81,6 +92,7 @@ impl Figure {
             Self::Throughput => throughput::measure(bench),
             Self::Growth => growth::measure(bench),
             Self::Crash => crash::measure(bench),
+            Self::Io => io::measure(bench),
         }
     }
 }

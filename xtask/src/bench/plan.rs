@@ -35,6 +35,21 @@ pub struct Plan {
     pub crash_period: Duration,
     /// Rounds of the system call's loop; each gives two runs under every observer.
     pub crash_call_rounds: usize,
+    /// Batches of each system call in one turn; a batch of all takes some milliseconds.
+    pub io_call_batches: usize,
+    /// Rounds of turns under every observer of the calls.
+    pub io_call_rounds: usize,
+    /// One run of a program that does I/O.
+    pub io_run: Duration,
+    /// Rounds of all settings of the agent; each gives two pairs for every program and setting.
+    pub io_rounds: usize,
+    /// Containers of the populated node.
+    pub io_containers: usize,
+    /// What the figure of many containers leaves out at the start.
+    pub io_containers_warm_up: Duration,
+    pub io_containers_run: Duration,
+    /// Scrapes of each format.
+    pub io_scrapes: usize,
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -60,6 +75,14 @@ impl Plan {
         crash_rounds: 6,
         crash_period: Duration::from_millis(250),
         crash_call_rounds: 3,
+        io_call_batches: 300,
+        io_call_rounds: 8,
+        io_run: seconds(3),
+        io_rounds: 6,
+        io_containers: super::io::CONTAINERS,
+        io_containers_warm_up: seconds(30),
+        io_containers_run: seconds(120),
+        io_scrapes: 20,
     };
 
     pub const QUICK: Self = Self {
@@ -80,9 +103,18 @@ impl Plan {
         crash_rounds: 2,
         crash_period: Duration::from_millis(100),
         crash_call_rounds: 1,
+        io_call_batches: 100,
+        io_call_rounds: 2,
+        io_run: seconds(1),
+        io_rounds: 1,
+        io_containers: 50,
+        io_containers_warm_up: seconds(10),
+        io_containers_run: seconds(30),
+        io_scrapes: 3,
     };
 }
 
 const _: () =
     assert!(Plan::WHOLE.throughput_rounds * 2 >= 10, "the throughput figure rests on ten pairs or more");
 const _: () = assert!(Plan::WHOLE.crash_rounds * 2 >= 10, "so do the ratios of the crash figure");
+const _: () = assert!(Plan::WHOLE.io_rounds * 2 >= 10, "and those of the I/O figure");

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::crash::CrashPrograms;
+use super::io::IoPrograms;
 use super::plan::Plan;
 use super::workloads::Workloads;
 
@@ -20,6 +21,7 @@ pub struct Bench {
     pub config: PathBuf,
     pub workloads: Workloads,
     pub crash_programs: CrashPrograms,
+    pub io_programs: IoPrograms,
     pub plan: Plan,
     directory: PathBuf,
 }
@@ -28,18 +30,25 @@ impl Bench {
     pub fn prepare(agent: PathBuf, fixtures: &Path, directory: &Path, plan: Plan) -> Result<Self> {
         let config = directory.join("empty.yaml");
         fs::write(&config, EMPTY_CONFIG).with_context(|| format!("write {}", config.display()))?;
-        for log in [AGENT_LOG, PEER_LOG] {
+        for log in [AGENT_LOG, PEER_LOG, SERVER_LOG] {
             let path = directory.join(log);
             fs::write(&path, "").with_context(|| format!("empty {}", path.display()))?;
         }
         let workloads = Workloads::compile(fixtures, directory)?;
         let crash_programs = CrashPrograms::compile(fixtures, directory)?;
-        Ok(Self { agent, config, workloads, crash_programs, plan, directory: directory.to_owned() })
+        let io_programs = IoPrograms::compile(fixtures, directory)?;
+        let directory = directory.to_owned();
+        Ok(Self { agent, config, workloads, crash_programs, io_programs, plan, directory })
     }
 
     /// Where the agent keeps its crash records: not where those of this machine are.
     pub fn spool(&self) -> PathBuf {
         self.directory.join("crashes")
+    }
+
+    /// A file of this run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// A log of this run, opened at its end.
@@ -56,3 +65,6 @@ pub const AGENT_LOG: &str = "agent.log";
 
 /// What bpftrace says.
 pub const PEER_LOG: &str = "bpftrace.log";
+
+/// What the servers say that are measured with and without the agent.
+pub const SERVER_LOG: &str = "servers.log";

@@ -1,6 +1,6 @@
 //! The speed of CPU-bound programs with and without the agent.
 //!
-//! Refuses: programs that do more than compute; the system calls, signals and deaths of others are measured by `crash`.
+//! Refuses: programs that do more than compute; the system calls, signals and deaths of others are measured by `crash` and `io`.
 
 use anyhow::Result;
 

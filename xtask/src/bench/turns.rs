@@ -21,8 +21,8 @@ pub struct Ratios {
     pub of_medians: f64,
     pub by_pair: Spread,
     /// The last run without the agent against the first of the same round: what the machine does by itself.
-    noise: Spread,
-    without: Spread,
+    pub noise: Spread,
+    pub without: Spread,
     with: Spread,
 }
 
@@ -44,6 +44,12 @@ impl Speeds {
         speeds.ratios()
     }
 
+    /// A round that was measured elsewhere, in the order without, with, with, without.
+    pub fn add_round(&mut self, without: [f64; 2], with: [f64; 2]) {
+        self.without.extend(without);
+        self.with.extend(with);
+    }
+
     fn measure_round(
         &mut self,
         bench: &Bench,
@@ -62,7 +68,8 @@ impl Speeds {
         Ok(())
     }
 
-    fn ratios(&self) -> Result<Ratios> {
+    /// What the rounds say; an error without any.
+    pub fn ratios(&self) -> Result<Ratios> {
         let pairs: Vec<f64> =
             self.with.iter().zip(&self.without).map(|(with, without)| with / without).collect();
         let noise: Vec<f64> = self.without.chunks_exact(2).map(|round| round[1] / round[0]).collect();
@@ -109,7 +116,9 @@ mod tests {
 
     #[test]
     fn ratios_of_medians_pairs_and_noise() {
-        let speeds = Speeds { without: vec![100.0, 110.0, 100.0, 90.0], with: vec![99.0, 99.0, 98.0, 90.0] };
+        let mut speeds = Speeds::default();
+        speeds.add_round([100.0, 110.0], [99.0, 99.0]);
+        speeds.add_round([100.0, 90.0], [98.0, 90.0]);
         let ratios = speeds.ratios().expect("there are runs");
         assert_eq!(ratios.of_medians, 98.5 / 100.0);
         assert_eq!(ratios.by_pair.most, 1.0);
