@@ -223,8 +223,11 @@ pub const BUCKET_OFFSET: i32 = -23;
 
 /// The bucket of a time: at scale 0, bucket `i` holds times in `(2^(i+OFFSET), 2^(i+OFFSET+1)]` seconds; the first one
 /// also shorter and the last one also longer times. OpenTelemetry metrics data model, "ExponentialHistogram".
+///
+/// `opaque` gives its argument back in a way that the compiler does not see through, or it would make branches of the
+/// arithmetic and the kernel's verifier would follow every way through them.
 #[inline(always)]
-pub const fn bucket_of(time_ns: u64) -> u32 {
+pub fn bucket_of(time_ns: u64, opaque: impl Fn(u64) -> u64) -> u32 {
     // 2^60 / 10^9, rounded down, so that a time that is a power of two lies just below its bound.
     const FACTOR: u64 = 1_152_921_504;
     let above_first = if time_ns < 1 << 33 {
@@ -234,34 +237,23 @@ pub const fn bucket_of(time_ns: u64) -> u32 {
     } else {
         return BUCKETS as u32 - 1;
     };
-    // The bit length by halving: this target has no instruction for it.
-    let mut rest = above_first;
-    let mut bits = 0;
-    if rest >= 1 << 32 {
+    // The bit length by halving: the kernel's target has no instruction for it.
+    let mut rest = opaque(above_first);
+    // Above 32 bits it is the last bucket anyway.
+    if rest > u64::from(u32::MAX) {
         return BUCKETS as u32 - 1;
     }
-    if rest >= 1 << 16 {
-        rest >>= 16;
-        bits += 16;
+    let mut bits = 0;
+    let mut half = 16;
+    while half > 0 {
+        // The sign of the difference: 1 if something stands above the lower half.
+        let step = (((1u64 << half) - 1).wrapping_sub(opaque(rest)) >> 63) * half;
+        rest >>= step;
+        bits += step;
+        half /= 2;
     }
-    if rest >= 1 << 8 {
-        rest >>= 8;
-        bits += 8;
-    }
-    if rest >= 1 << 4 {
-        rest >>= 4;
-        bits += 4;
-    }
-    if rest >= 1 << 2 {
-        rest >>= 2;
-        bits += 2;
-    }
-    if rest >= 1 << 1 {
-        rest >>= 1;
-        bits += 1;
-    }
-    bits += rest as u32;
-    if bits < BUCKETS as u32 { bits } else { BUCKETS as u32 - 1 }
+    let bucket = (bits + rest) as u32;
+    if bucket < BUCKETS as u32 { bucket } else { BUCKETS as u32 - 1 }
 }
 
 /// What a system call's number means, packed into one word so that the programs look it up once.
@@ -348,8 +340,10 @@ pub struct SlowRecord {
     pub ports: [u16; 2],
     /// Address family of the socket; 0 for none.
     pub family: u16,
+    /// Frames in `stack`.
+    pub frames: u16,
     /// Names in `path`.
-    pub path_names: u16,
+    pub path_names: u32,
     /// An [`Operation`]
     pub operation: u8,
     /// A [`Descriptor`]
@@ -358,8 +352,6 @@ pub struct SlowRecord {
     pub error: u8,
     /// 1 if `path` goes up to the root of its mount; 2 if it is the text that the program gave.
     pub path_kind: u8,
-    /// Frames in `stack`.
-    pub frames: u32,
     /// The user stack at the return of the call, leaf first.
     pub stack: [u64; SLOW_FRAMES_MAX],
     /// Names of the file's path, the innermost first, zero-terminated; or one text over all of it.
@@ -410,7 +402,7 @@ mod tests {
     }
 
     fn check(time_ns: u64, expected: u32) {
-        assert_eq!(bucket_of(time_ns), expected, "{time_ns} ns");
+        assert_eq!(bucket_of(time_ns, |number| number), expected, "{time_ns} ns");
     }
 
     #[test]
@@ -434,7 +426,7 @@ mod tests {
         #[test]
         fn the_time_lies_within_its_bucket(time_ns in 0u64..200_000_000_000) {
             let seconds = time_ns as f64 / 1e9;
-            let bucket = bucket_of(time_ns);
+            let bucket = bucket_of(time_ns, |number| number);
             let slack = seconds * 1e-6 + 2e-9;
             if bucket < BUCKETS as u32 - 1 {
                 assert!(seconds <= upper(bucket) + slack, "{time_ns} ns in {bucket}");
@@ -446,7 +438,7 @@ mod tests {
 
         #[test]
         fn any_time_has_a_bucket(time_ns: u64) {
-            assert!(bucket_of(time_ns) < BUCKETS as u32);
+            assert!(bucket_of(time_ns, |number| number) < BUCKETS as u32);
         }
     }
 }

@@ -65,45 +65,47 @@ pub fn name(place: &Place) -> Option<*const c_void> {
     task::read(place.entry, DENTRY_D_NAME.load().wrapping_add(QSTR_NAME.load()))
 }
 
-/// Copies the names of a place, the innermost first, up to `root` (or the root of all mounts). Returns how many there are,
-/// and whether the last one stands below the root.
+/// Copies the names of a place, the innermost first, up to `root` (or the root of all mounts). Returns whether the last one
+/// stands below the root. How many there are is in `copied`, which starts at zero: a number in memory is none that the
+/// verifier knows, so that it does not follow each number of names on its own.
 ///
 /// # Safety
 ///
-/// `names` must be writable.
+/// `names` and `copied` must be writable.
 #[inline(always)]
 pub unsafe fn copy<const BYTES: usize, const NAMES: usize>(
     mut place: Place,
     root: Option<Place>,
     names: *mut [[u8; BYTES]; NAMES],
-) -> Option<(u32, bool)> {
-    let mut copied = 0usize;
+    copied: *mut u32,
+) -> Option<bool> {
     for _ in 0..NAMES + MOUNTS_MAX {
         if Some(place) == root {
-            return Some((copied as u32, true));
+            return Some(true);
         }
         let mount_root = task::read::<*const c_void>(place.mount, VFSMOUNT_MNT_ROOT.load())?;
         if place.entry == mount_root {
             let mount = place.mount.wrapping_byte_sub(MOUNT_MNT.load() as usize);
             let parent = task::read::<*const c_void>(mount, MOUNT_MNT_PARENT.load())?;
             if parent == mount {
-                return Some((copied as u32, true));
+                return Some(true);
             }
             place.entry = task::read::<*const c_void>(mount, MOUNT_MNT_MOUNTPOINT.load())?;
             place.mount = parent.wrapping_byte_add(MOUNT_MNT.load() as usize);
             continue;
         }
-        if copied >= NAMES {
-            break;
-        }
         let name = name(&place)?;
-        // SAFETY: `copied` is below the number of names; the helper checks the source and ends the text with a zero.
+        // SAFETY: `position` is below the number of names; the helper checks the source and ends the text with a zero.
         unsafe {
-            let destination = names.cast::<[u8; BYTES]>().add(copied);
+            let position = copied.read_volatile() as usize;
+            if position >= NAMES {
+                break;
+            }
+            let destination = names.cast::<[u8; BYTES]>().add(position);
             bpf_probe_read_kernel_str(destination.cast(), BYTES as u32, name);
+            copied.write_volatile(position as u32 + 1);
         }
-        copied += 1;
         place.entry = task::read::<*const c_void>(place.entry, DENTRY_D_PARENT.load())?;
     }
-    Some((copied as u32, false))
+    Some(false)
 }

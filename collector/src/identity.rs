@@ -89,8 +89,16 @@ impl Subject {
 /// Names cgroups and processes.
 pub struct Identity {
     mount: Option<CgroupMount>,
-    cgroups: Cache<u64, Arc<CgroupName>>,
+    cgroups: Cache<u64, Known>,
     subjects: HashMap<Key, Named>,
+}
+
+/// What a cgroup's place said.
+#[derive(Clone)]
+struct Known {
+    name: Arc<CgroupName>,
+    /// Whether its own path names its owner. Otherwise a process did, and others in the cgroup may be somebody else's.
+    is_own: bool,
 }
 
 /// A subject, and the process whose executable names it.
@@ -159,17 +167,23 @@ impl Identity {
     /// What a cgroup's place says. The process helps where the unified hierarchy does not tell: on v1 and hybrid
     /// machines, and where the cgroup is gone. The root cgroup is not remembered: there the process alone tells.
     pub fn cgroup(&mut self, cgroup_id: u64, tgid: u32) -> Arc<CgroupName> {
-        if let Some(name) = self.cgroups.get(&cgroup_id) {
-            return Arc::clone(name);
+        if let Some(known) = self.cgroups.get(&cgroup_id) {
+            return Arc::clone(&known.name);
         }
         let path = self.mount.as_ref().and_then(|mount| mount.path_of(cgroup_id));
         let by_path = path.as_deref().map(CgroupName::parse).filter(CgroupName::tells_something);
         let is_shared = path.as_deref().is_none_or(|path| path == "/");
+        let is_own = by_path.is_some();
         let name = Arc::new(by_path.or_else(|| of_process(tgid)).unwrap_or_default());
         if !is_shared {
-            self.cgroups.insert(cgroup_id, Arc::clone(&name));
+            self.cgroups.insert(cgroup_id, Known { name: Arc::clone(&name), is_own });
         }
         name
+    }
+
+    /// Whether all that happens in a cgroup is its owner's: its own path names it.
+    pub fn owns(&self, cgroup_id: u64) -> bool {
+        self.cgroups.get(&cgroup_id).is_some_and(|known| known.is_own)
     }
 }
 

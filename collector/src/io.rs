@@ -6,6 +6,7 @@ pub mod calls;
 mod cgroups;
 mod files;
 mod metrics;
+mod owners;
 mod series;
 mod slow;
 
@@ -20,6 +21,7 @@ use crate::telemetry::{Metric, MetricKind, Owner, Point};
 use cgroups::BlockCgroups;
 use files::Files;
 use metrics::Names;
+use owners::{Owners, Whose};
 use series::{AllSeries, SeriesKey};
 pub use slow::{PendingOperation, SlowOperations};
 
@@ -30,7 +32,7 @@ const SWEEP_NS: u64 = 60_000_000_000;
 pub struct Io {
     maps: IoMaps,
     series: AllSeries,
-    mount: Option<CgroupMount>,
+    owners: Owners,
     block: BlockCgroups,
     files: Option<Files>,
     start_unix_ns: u64,
@@ -43,7 +45,7 @@ impl Io {
         Self {
             maps,
             series: AllSeries::new(now_unix_ns),
-            mount: CgroupMount::find(),
+            owners: Owners::new(CgroupMount::find()),
             block: BlockCgroups::find(),
             files: options.files.then(|| Files::new(now_unix_ns)),
             start_unix_ns: now_unix_ns,
@@ -53,14 +55,17 @@ impl Io {
 
     /// All metrics now.
     pub fn collect(&mut self, now_unix_ns: u64, directory: &mut Directory) -> Vec<Metric> {
-        let Self { maps, series, block, .. } = self;
+        let Self { maps, series, block, owners, .. } = self;
         block.begin();
         maps.read(|key, counts| {
-            let owner = match key.measure == Measure::Block as u8 && block.is_apart() {
-                true => block.owner_of(key.cgroup_id),
-                false => directory.of_cgroup(key.cgroup_id).cloned(),
+            let whose = match key.measure == Measure::Block as u8 && block.is_apart() {
+                true => Whose::Owner(block.owner_of(key.cgroup_id)),
+                false => owners.of_cgroup(key.cgroup_id, directory, now_unix_ns),
             };
-            series.take(key, counts, owner, now_unix_ns);
+            // What is not taken now is taken with what comes until then.
+            if let Whose::Owner(owner) = whose {
+                series.take(key, counts, owner, now_unix_ns);
+            }
         });
         series.end_reading(now_unix_ns, |owner| {
             owner.as_ref().is_none_or(|key| directory.subject(key).is_some())
@@ -86,11 +91,10 @@ impl Io {
 
     /// Frees what belongs to cgroups that are gone. Their last counts were read before: nobody runs in them any more.
     fn sweep(&mut self, directory: &mut Directory) {
-        let Some(mount) = &self.mount else { return };
+        let Self { owners, .. } = self;
         let mut known: HashMap<u64, bool> = HashMap::new();
-        let mut is_there = |cgroup_id: u64| {
-            cgroup_id <= 1 || *known.entry(cgroup_id).or_insert_with(|| mount.path_of(cgroup_id).is_some())
-        };
+        let mut is_there =
+            |cgroup_id: u64| *known.entry(cgroup_id).or_insert_with(|| owners.is_there(cgroup_id));
         let is_gone = |key: &&KernelKey| match key.measure == Measure::Block as u8 && self.block.is_apart() {
             true => !self.block.is_there(key.cgroup_id),
             false => !is_there(key.cgroup_id),
@@ -100,7 +104,8 @@ impl Io {
             self.maps.forget(key);
             self.series.forget(key);
         }
-        directory.retain(|cgroup_id| mount.path_of(cgroup_id).is_some());
+        directory.retain(|cgroup_id| self.owners.is_there(cgroup_id));
+        self.owners.sweep();
     }
 
     fn overflow(&self) -> Metric {

@@ -303,7 +303,9 @@ impl ProcessTable {
         let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
         process.subject =
             self.identity.subject(&cgroup, tgid, &process.name.executable_name, process.is_main);
-        self.placements.met(process.cgroup_id, &process.subject);
+        if self.identity.owns(process.cgroup_id) {
+            self.placements.met(process.cgroup_id, &process.subject);
+        }
     }
 
     /// Reads where a container's files are, once per container: `/proc` tells only while it runs.
@@ -356,7 +358,9 @@ impl ProcessTable {
         let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
         let is_main = scan::is_main(task.tgid);
         let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name, is_main);
-        self.placements.met(task.cgroup_id, &subject);
+        if self.identity.owns(task.cgroup_id) {
+            self.placements.met(task.cgroup_id, &subject);
+        }
         let process = Process {
             tgid: task.tgid,
             start_ticks,

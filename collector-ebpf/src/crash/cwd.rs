@@ -29,20 +29,19 @@ static FS_ROOT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `record` must be writable.
 #[inline(always)]
 pub unsafe fn copy(task: TaskPointer, record: *mut DeathRecord) {
-    // SAFETY: given by the caller.
-    let (names, is_whole) = unsafe { walk(task, record) }.unwrap_or((0, false));
-    // SAFETY: each write is to a field of the caller's record.
+    // SAFETY: given by the caller; each write is to a field of its record.
     unsafe {
-        (&raw mut (*record).cwd_names).write(names);
+        (&raw mut (*record).cwd_names).write_volatile(0);
+        let is_whole = walk(task, record).unwrap_or(false);
         (&raw mut (*record).is_cwd_whole).write(u32::from(is_whole));
     }
 }
 
 #[inline(always)]
-unsafe fn walk(task: TaskPointer, record: *mut DeathRecord) -> Option<(u32, bool)> {
+unsafe fn walk(task: TaskPointer, record: *mut DeathRecord) -> Option<bool> {
     let fs = task::read::<*const c_void>(task, TASK_FS.load())?;
     let root = path::place(fs, FS_ROOT.load())?;
     let directory = path::place(fs, FS_PWD.load())?;
     // SAFETY: given by the caller.
-    unsafe { path::copy(directory, Some(root), &raw mut (*record).cwd) }
+    unsafe { path::copy(directory, Some(root), &raw mut (*record).cwd, &raw mut (*record).cwd_names) }
 }

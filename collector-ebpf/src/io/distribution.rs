@@ -47,7 +47,10 @@ fn add_by(key: &Key, time_ns: Option<u64>, bytes: u64, add: impl Fn(*mut u64, u6
                 // A comment as assembly: what follows must not be computed before it is known that there is a time,
                 // for then the register may hold a pointer.
                 core::arch::asm!("/* {0} */", inout(reg) time_ns);
-                let bucket = bucket_of(time_ns) as usize;
+                let bucket = bucket_of(time_ns, |mut number| {
+                    core::arch::asm!("/* {0} */", inout(reg) number);
+                    number
+                }) as usize;
                 let bucket = if bucket < BUCKETS { bucket } else { BUCKETS - 1 };
                 add((&raw mut (*distribution).buckets).cast::<u64>().add(bucket), 1);
                 add(&raw mut (*distribution).time_ns, time_ns);

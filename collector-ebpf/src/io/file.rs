@@ -82,8 +82,8 @@ fn of(key: &FileKey, file: FilePointer) -> Option<*mut FileCounts> {
         (&raw mut (*new).operations).write([0; 2]);
         (&raw mut (*new).time_ns).write([0; 2]);
         let place = path::place(file, descriptor::FILE_F_PATH.load())?;
-        let (names, is_whole) = path::copy(place, None, &raw mut (*new).path)?;
-        (&raw mut (*new).path_names).write(names);
+        (&raw mut (*new).path_names).write_volatile(0);
+        let is_whole = path::copy(place, None, &raw mut (*new).path, &raw mut (*new).path_names)?;
         (&raw mut (*new).is_path_whole).write(u32::from(is_whole));
         // Somebody else may have been faster, or there is no room: the look-up tells.
         let _race = FILES.insert(key, &*new, u64::from(BPF_NOEXIST));

@@ -11,7 +11,7 @@ use aya_ebpf::maps::Array;
 use collector_common::io::Descriptor;
 use collector_common::limits::{DESCRIPTORS_MAX, OFFSET_UNKNOWN, place_of};
 
-use super::descriptor;
+use super::{descriptor, place};
 use crate::task::{self, Thread};
 
 /// `task_struct.self_exec_id` (64 bits since 5.7)
@@ -44,7 +44,7 @@ pub fn kind(thread: &Thread, number: u32) -> Descriptor {
         return look(thread, number);
     }
     let (Some(known), Some(exec_id)) =
-        (place(thread, number), task::field::<u64>(thread.task, TASK_SELF_EXEC_ID.load(), true))
+        (entry(thread, number), task::field::<u64>(thread.task, TASK_SELF_EXEC_ID.load(), true))
     else {
         return look(thread, number);
     };
@@ -75,7 +75,7 @@ pub fn kind(thread: &Thread, number: u32) -> Descriptor {
 /// A descriptor is being closed, or was.
 #[inline(always)]
 pub fn forget(thread: &Thread, number: u32) {
-    if let Some(known) = place(thread, number) {
+    if let Some(known) = entry(thread, number) {
         // SAFETY: as above.
         unsafe { (&raw mut (*known).start_ns).write(0) };
     }
@@ -92,11 +92,12 @@ pub fn forget_all() {
 
 #[inline(always)]
 fn look(thread: &Thread, number: u32) -> Descriptor {
-    descriptor::file(thread, number).map_or(Descriptor::None, descriptor::kind)
+    let kind = descriptor::file(thread, number).map_or(Descriptor::None, descriptor::kind);
+    descriptor::from_number(place::forgotten(kind as u64).unwrap_or(0) as u32)
 }
 
 #[inline(always)]
-fn place(thread: &Thread, number: u32) -> Option<*mut Known> {
+fn entry(thread: &Thread, number: u32) -> Option<*mut Known> {
     let mixed = thread.tgid.wrapping_mul(0x9e37_79b1).wrapping_add(number);
     DESCRIPTORS.get_ptr_mut(place_of(mixed ^ mixed >> 16, DESCRIPTORS_MAX))
 }

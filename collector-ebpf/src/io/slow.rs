@@ -72,8 +72,8 @@ pub fn send(context: &impl EbpfContext, slow: &Slow) {
                 (SLOW_FRAMES_MAX * 8) as u32,
                 u64::from(BPF_F_USER_STACK),
             );
-            (&raw mut (*record).frames).write(if bytes > 0 { bytes as u32 / 8 } else { 0 });
-            (&raw mut (*record).path_names).write(0);
+            (&raw mut (*record).frames).write(if bytes > 0 { bytes as u16 / 8 } else { 0 });
+            (&raw mut (*record).path_names).write_volatile(0);
             (&raw mut (*record).path_kind).write(0);
             match slow.file {
                 Some(file) if slow.kind as u8 >= Descriptor::Tcp as u8 => {
@@ -96,10 +96,9 @@ unsafe fn copy_path(file: FilePointer, record: *mut SlowRecord) {
     let Some(place) = path::place(file, descriptor::FILE_F_PATH.load()) else { return };
     // SAFETY: given by the caller.
     unsafe {
-        if let Some((names, is_whole)) = path::copy(place, None, &raw mut (*record).path) {
-            (&raw mut (*record).path_names).write(names as u16);
-            (&raw mut (*record).path_kind).write(u8::from(is_whole));
-        }
+        let names = &raw mut (*record).path;
+        let is_whole = path::copy(place, None, names, &raw mut (*record).path_names).unwrap_or(false);
+        (&raw mut (*record).path_kind).write(u8::from(is_whole));
     }
 }
 
