@@ -79,7 +79,8 @@ pub const CALLS_MAX: u32 = 512;
 /// Error numbers in the table: the kernel's own restart codes are the highest.
 pub const ERRORS_MAX: u32 = 1024;
 
-/// Places for the starts of system calls and of waits for a CPU, by thread; a thread has the place of its id's low bits.
+/// Places for the starts of system calls, by a hash of the thread's stack, and of waits for a CPU, by the thread id's low
+/// bits.
 pub const STARTS_MAX: u32 = 65_536;
 
 /// Places for what descriptors were, by a hash of process and descriptor.

@@ -109,7 +109,6 @@ impl Io {
     }
 
     fn overflow(&self) -> Metric {
-        let attributes = vec![(crate::telemetry::OVERFLOW_ATTRIBUTE.into(), "true".into())];
         let overflow = self.series.overflow() as f64;
         Metric::new(
             MetricKind::Counter,
@@ -117,7 +116,7 @@ impl Io {
             "{operation}",
             "Operations that found no room in the kernel's map: they are in no other metric.",
         )
-        .with(vec![Point::number(Owner::Agent, attributes, self.start_unix_ns, overflow)])
+        .with(vec![Point::number(Owner::Agent, Vec::new(), self.start_unix_ns, overflow)])
     }
 }
 

@@ -17,7 +17,7 @@ use crate::resource::cgroup::{CgroupKey, ContainerResources, Options as CgroupOp
 use crate::resource::node::NodeResources;
 use crate::scrape::Scraper;
 use crate::telemetry::cardinality::Limits;
-use crate::telemetry::{Cardinality, Metric, MetricKind, Owner, Point, Snapshot};
+use crate::telemetry::{Cardinality, Metric, MetricKind, Owner, Point, Snapshot, Vocabulary};
 
 /// A scrape gets the last snapshot if it is younger than this: scrapers in step cost one collection.
 const FRESH: Duration = Duration::from_millis(900);
@@ -248,9 +248,10 @@ fn classify(path: &str) -> Option<CgroupKey> {
     }
 }
 
-/// Metrics of one name are one metric: two sources may know series of it.
+/// Metrics of one name are one metric: two sources may know series of it. Those in the words of others come first: where a
+/// format has one namespace for all, `container_memory_usage_bytes` is what existing dashboards know.
 fn merged(metrics: Vec<Metric>) -> Vec<Metric> {
-    let mut places: HashMap<(String, crate::telemetry::Vocabulary, MetricKind), usize> = HashMap::new();
+    let mut places: HashMap<(String, Vocabulary, MetricKind), usize> = HashMap::new();
     let mut merged: Vec<Metric> = Vec::with_capacity(metrics.len());
     for metric in metrics {
         let place =
@@ -260,6 +261,7 @@ fn merged(metrics: Vec<Metric>) -> Vec<Metric> {
             None => merged.push(metric),
         }
     }
+    merged.sort_by_key(|metric| metric.vocabulary == Vocabulary::OpenTelemetry);
     merged
 }
 

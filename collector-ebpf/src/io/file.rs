@@ -35,7 +35,7 @@ static FILES: HashMap<FileKey, FileCounts> = HashMap::with_max_entries(FILES_MAX
 #[map]
 static NEW_FILE: PerCpuArray<FileCounts> = PerCpuArray::with_max_entries(1, 0);
 
-/// Operations on files that found no room, by CPU.
+/// Operations on files that found no room or whose path could not be read, by CPU.
 #[map]
 static FILES_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 

@@ -41,7 +41,13 @@ pub fn begin(starts: &'static Array<Start>, place: u32, owner: u64) {
 pub fn end(starts: &'static Array<Start>, place: u32, owner: u64) -> Option<u64> {
     let start = starts.get_ptr_mut(place)?;
     // SAFETY: as above.
-    unsafe { ((*start).owner == owner).then(|| (*start).time_ns) }
+    unsafe {
+        if (*start).owner != owner {
+            return None;
+        }
+        (&raw mut (*start).owner).write(0);
+        Some((*start).time_ns)
+    }
 }
 
 /// Where a pointer is written and read again: the verifier knows the types of pointers and forbids to calculate with

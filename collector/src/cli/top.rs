@@ -226,6 +226,10 @@ fn render_flame_graph(profiles: &[&Profile], title: &str, path: &Path) -> Result
 
 /// Writes a file so that a reader sees the old or the new one, never a part.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A device or a pipe is written to, not replaced: /dev/null must stay what it is.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()));
+    }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot make the folder {}", directory.display()))?;

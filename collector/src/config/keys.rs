@@ -229,7 +229,7 @@ pub fn keys() -> Vec<Key> {
             "resource.root",
             Kind::Text,
             "/",
-            "Where the node's /proc and /sys are, for an agent in a container.",
+            "Where the /proc and /sys of the node's own metrics are, for an agent in a container.",
         ),
         key(
             "prometheus.listen",

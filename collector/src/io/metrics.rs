@@ -79,8 +79,11 @@ const URING: Calls = Calls {
 const BLOCK_DURATION: Name =
     Name("block.io.duration", "s", "Time of requests at block devices, from issue to completion.");
 const BLOCK_BYTES: Name = Name("block.io.bytes", "By", "Bytes of requests to block devices.");
-const RUN_QUEUE: Name =
-    Name("scheduler.wait.duration", "s", "Time that tasks waited for a CPU while they could run.");
+const RUN_QUEUE: Name = Name(
+    "scheduler.wait.duration",
+    "s",
+    "Time that tasks waited for a CPU while they could run, throttling included.",
+);
 const SWITCHES: Name = Name("scheduler.context_switches", "{switch}", "Times that tasks were put on a CPU.");
 const RECLAIM: Name = Name("memory.reclaim.duration", "s", "Time that tasks spent reclaiming memory.");
 const TCP_CONNECT: Name =
@@ -134,9 +137,11 @@ impl Families {
     }
 
     fn add_block(&mut self, key: &SeriesKey, series: &Series, owner: &Owner, details: &Names<'_>) {
-        let device = Text::from((details.device)(key.detail));
-        let attributes =
-            vec![text("block.operation", operation(key.operation)), (Text::from("system.device"), device)];
+        let mut attributes = vec![text("block.operation", operation(key.operation))];
+        // Flushes of some drivers belong to no partition.
+        if key.detail != 0 {
+            attributes.push((Text::from("system.device"), Text::from((details.device)(key.detail))));
+        }
         if series.counts.bytes > 0 {
             self.number(BLOCK_BYTES, owner, attributes.clone(), series, series.counts.bytes);
         }
@@ -346,7 +351,8 @@ mod tests {
 
     fn key(measure: Measure, operation: Operation, label: u8, error: ErrorClass) -> Key {
         let (measure, operation, error) = (measure as u8, operation as u8, error as u8);
-        Key { cgroup_id: 1, detail: 0, measure, operation, label, error }
+        let detail = u32::from(measure == Measure::Block as u8);
+        Key { cgroup_id: 1, detail, measure, operation, label, error }
     }
 
     fn counts(bucket: usize, operations: u64, bytes: u64) -> Distribution {

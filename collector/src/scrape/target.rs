@@ -1,6 +1,6 @@
 //! What to scrape: from the configuration's URLs, and from the annotations of pods.
 //!
-//! Refuses: addresses that no pod has (loopback, link-local), credentials in URLs, and names or paths that would not
+//! Refuses: in annotations, addresses that no pod has (loopback, link-local); credentials in URLs, and names or paths that would not
 //! pass as they are into a request.
 
 use std::collections::BTreeMap;
