@@ -67,8 +67,8 @@ pub const SENDERS_MAX: u32 = 4096;
 /// Processes of several threads whose end is remembered, because two of their threads may both see it.
 pub const ENDS_MAX: u32 = 8192;
 
-/// Buckets of a distribution: up to 238 ns, then doubling up to 128 s.
-pub const BUCKETS: usize = 30;
+/// Buckets of a distribution: up to 238 ns, then doubling up to 512 s. A power of two, so that a mask bounds the index.
+pub const BUCKETS: usize = 32;
 
 /// Distributions in the object; the daemon sets the real number by CPUs at load.
 pub const DISTRIBUTIONS_DEFAULT: u32 = 1024;
@@ -127,6 +127,7 @@ const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.i
 const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
 const _: () = assert!(SENDERS_MAX.is_power_of_two());
+const _: () = assert!(BUCKETS.is_power_of_two());
 const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two());
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());

@@ -51,8 +51,16 @@ fn add_by(key: &Key, time_ns: Option<u64>, bytes: u64, add: impl Fn(*mut u64, u6
                     core::arch::asm!("/* {0} */", inout(reg) number);
                     number
                 }) as usize;
-                let bucket = if bucket < BUCKETS { bucket } else { BUCKETS - 1 };
-                add((&raw mut (*distribution).buckets).cast::<u64>().add(bucket), 1);
+                let buckets = (&raw mut (*distribution).buckets).cast::<u64>();
+                let slot: *mut u64;
+                // Mask and addition as one: the verifiers before 6.2 forget the bound of a number that was on the stack.
+                core::arch::asm!(
+                    "{0} &= {mask}",
+                    "{0} <<= 3",
+                    "{0} += {1}",
+                    inout(reg) bucket => slot, in(reg) buckets, mask = const BUCKETS - 1
+                );
+                add(slot, 1);
                 add(&raw mut (*distribution).time_ns, time_ns);
             }
             None => add(&raw mut (*distribution).untimed, 1),

@@ -212,25 +212,6 @@ pub fn keys() -> Vec<Key> {
             "{}",
             "Other limits than metrics.series_per_owner_max, by name of the metric: * is any text.",
         ),
-        key("resource.node", Kind::Flag, "true", "Read what the node uses: system.* and node_*."),
-        key(
-            "resource.containers",
-            Kind::Flag,
-            "true",
-            "Read what containers and services use: container.* and container_*.",
-        ),
-        key(
-            "resource.layers",
-            Kind::Flag,
-            "false",
-            "Add up the files that containers wrote to their own layer, some at a time.",
-        ),
-        key(
-            "resource.root",
-            Kind::Text,
-            "/",
-            "Where the /proc and /sys of the node's own metrics are, for an agent in a container.",
-        ),
         key(
             "prometheus.listen",
             Kind::Text,
@@ -321,17 +302,44 @@ pub fn keys() -> Vec<Key> {
             "{}",
             "Attributes that are added to every resource.",
         ),
+        key("resource.node", Kind::Flag, "true", "Read what the node uses: system.* and node_*."),
+        key(
+            "resource.containers",
+            Kind::Flag,
+            "true",
+            "Read what containers and services use: container.* and container_*.",
+        ),
+        key(
+            "resource.layers",
+            Kind::Flag,
+            "false",
+            "Add up the files that containers wrote to their own layer, some at a time.",
+        ),
+        key(
+            "resource.root",
+            Kind::Text,
+            "/",
+            "Where the /proc and /sys of the node's own metrics are, for an agent in a container.",
+        ),
     ];
     keys.extend(otlp_keys());
-    keys.extend(SIGNALS.into_iter().flat_map(signal_keys));
-    keys.push(otel(
+    for signal in SIGNALS {
+        keys.extend(signal_keys(signal));
+        if signal == "metrics" {
+            keys.push(temporality());
+        }
+    }
+    keys
+}
+
+fn temporality() -> Key {
+    otel(
         "otlp.metrics.temporality",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         Kind::Choice(&["cumulative", "delta", "lowmemory"]),
         "cumulative",
         "Whether counters and histograms go out as sums since their start or since the export before.",
-    ));
-    keys
+    )
 }
 
 fn otlp_keys() -> Vec<Key> {
