@@ -142,9 +142,9 @@ pub enum TcpEvent {
     ResetSent = 2,
     /// A connection was accepted.
     Accepted = 3,
-    /// Bytes that the peer acknowledged, at the connection's end.
+    /// Bytes sent, each once, at the connection's end.
     BytesSent = 4,
-    /// Bytes received, at the connection's end.
+    /// Bytes received, at the connection's end; the kernel counts the peer's closing as one.
     BytesReceived = 5,
 }
 

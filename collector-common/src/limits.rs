@@ -86,6 +86,9 @@ pub const STARTS_MAX: u32 = 65_536;
 /// Places for what descriptors were, by a hash of process and descriptor.
 pub const DESCRIPTORS_MAX: u32 = 32_768;
 
+/// Counters of closed descriptors, by the low bits of process ids.
+pub const EPOCHS_MAX: u32 = 4096;
+
 /// Places for the starts of block requests, io_uring operations and connections, by a hash of their address.
 pub const REQUESTS_MAX: u32 = 16_384;
 
@@ -128,7 +131,7 @@ const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
 const _: () = assert!(SENDERS_MAX.is_power_of_two());
 const _: () = assert!(BUCKETS.is_power_of_two());
-const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two());
+const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_of_two());
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

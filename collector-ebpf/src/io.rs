@@ -47,7 +47,7 @@ hook!("sched_wakeup_new", io_wakeup_new, io_wakeup_new_raw, |context, is_typed| 
     scheduler::on_wakeup(context.arg(0), is_typed)
 });
 hook!("sched_switch", io_switch, io_switch_raw, |context, is_typed| {
-    scheduler::on_switch(context.arg(1), context.arg(2), is_typed)
+    scheduler::on_switch(context.arg::<u64>(0) & 1 != 0, context.arg(1), context.arg(2), is_typed)
 });
 hook!("mm_vmscan_direct_reclaim_begin", io_reclaim, io_reclaim_raw, |_context, _is_typed| {
     memory::on_begin()

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use cgroup::{CgroupName, Container, Runtime, pod_uid};
-pub use directory::{Directory, Placement};
+pub use directory::{Directory, KEEP_ENDED_NS, Placement};
 use quick_cache::unsync::Cache;
 
 use crate::kernel::CgroupMount;

@@ -10,11 +10,12 @@ mod owners;
 mod series;
 mod slow;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use collector_common::io::{Key as KernelKey, Measure};
+use collector_common::io::{Key as KernelKey, Measure, OVERFLOW_CGROUP};
 
+use crate::clock::monotonic_ns;
 use crate::identity::Directory;
 use crate::kernel::{CgroupMount, IoMaps, IoOptions};
 use crate::telemetry::{Metric, MetricKind, Owner, Point};
@@ -36,7 +37,8 @@ pub struct Io {
     block: BlockCgroups,
     files: Option<Files>,
     start_unix_ns: u64,
-    sweep_unix_ns: u64,
+    process_names: HashMap<u32, Arc<str>>,
+    sweep_ns: u64,
 }
 
 impl Io {
@@ -49,22 +51,31 @@ impl Io {
             block: BlockCgroups::find(),
             files: options.files.then(|| Files::new(now_unix_ns)),
             start_unix_ns: now_unix_ns,
-            sweep_unix_ns: now_unix_ns,
+            process_names: HashMap::new(),
+            sweep_ns: monotonic_ns(),
         }
     }
 
     /// All metrics now.
     pub fn collect(&mut self, now_unix_ns: u64, directory: &mut Directory) -> Vec<Metric> {
+        let now_ns = monotonic_ns();
+        let gone = if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
+            self.sweep_ns = now_ns;
+            self.block.refresh();
+            self.gone()
+        } else {
+            Vec::new()
+        };
         let Self { maps, series, block, owners, .. } = self;
         block.begin();
         maps.read(|key, counts| {
             let whose = match key.measure == Measure::Block as u8 && block.is_apart() {
                 true => Whose::Owner(block.owner_of(key.cgroup_id)),
-                false => owners.of_cgroup(key.cgroup_id, directory, now_unix_ns),
+                false => owners.of_cgroup(key.cgroup_id, directory, now_ns),
             };
             // What is not taken now is taken with what comes until then.
             if let Whose::Owner(owner) = whose {
-                series.take(key, counts, owner, now_unix_ns);
+                series.take(key, counts, owner);
             }
         });
         series.end_reading(now_unix_ns, |owner| {
@@ -75,36 +86,64 @@ impl Io {
             Some(key) => directory.subject(key).map(|subject| Owner::Subject(Arc::clone(subject))),
         };
         let owner = |key: &SeriesKey| owner_of(&key.owner);
-        let names = Names { owner: &owner, process: &process_name, device: &device_name };
-        let mut metrics = metrics::metrics(series.iter(), &names);
+        for (key, _) in self.series.iter().filter(|(key, _)| is_of_process(key.measure, key.detail)) {
+            // Remembered: a process that ended or took another name has no second series.
+            if !self.process_names.contains_key(&key.detail)
+                && let Some(name) = process_name(key.detail)
+            {
+                self.process_names.insert(key.detail, name);
+            }
+        }
+        let process = |pid| self.process_names.get(&pid).cloned();
+        let names = Names { owner: &owner, process: &process, device: &device_name };
+        let mut metrics = metrics::metrics(self.series.iter(), &names);
         if let Some(files) = &mut self.files {
             let owned = |cgroup_id: u64| owner_of(&directory.of_cgroup(cgroup_id).cloned());
-            metrics.extend(files.collect(maps, now_unix_ns, owned));
+            metrics.extend(files.collect(&mut self.maps, now_unix_ns, owned));
         }
         metrics.push(self.overflow());
-        if now_unix_ns.saturating_sub(self.sweep_unix_ns) >= SWEEP_NS {
-            self.sweep_unix_ns = now_unix_ns;
-            self.sweep(directory);
+        if !gone.is_empty() || self.sweep_ns == now_ns {
+            self.sweep(&gone, now_ns, directory);
         }
         metrics
     }
 
-    /// Frees what belongs to cgroups that are gone. Their last counts were read before: nobody runs in them any more.
-    fn sweep(&mut self, directory: &mut Directory) {
-        let Self { owners, .. } = self;
-        let mut known: HashMap<u64, bool> = HashMap::new();
-        let mut is_there =
-            |cgroup_id: u64| *known.entry(cgroup_id).or_insert_with(|| owners.is_there(cgroup_id));
-        let is_gone = |key: &&KernelKey| match key.measure == Measure::Block as u8 && self.block.is_apart() {
-            true => !self.block.is_there(key.cgroup_id),
-            false => !is_there(key.cgroup_id),
+    /// Counts whose cgroup or process is gone. Looked for before a reading and freed after it: so what they counted last
+    /// is read.
+    fn gone(&self) -> Vec<KernelKey> {
+        let mut cgroups: HashMap<u64, bool> = HashMap::new();
+        let mut processes: HashMap<u32, bool> = HashMap::new();
+        let is_gone = |key: &&KernelKey| {
+            if key.cgroup_id == OVERFLOW_CGROUP {
+                return false;
+            }
+            if is_of_process(key.measure, key.detail)
+                && !*processes.entry(key.detail).or_insert_with(|| is_running(key.detail))
+            {
+                return true;
+            }
+            match key.measure == Measure::Block as u8 && self.block.is_apart() {
+                true => !self.block.is_there(key.cgroup_id),
+                false => {
+                    let owners = &self.owners;
+                    !*cgroups.entry(key.cgroup_id).or_insert_with(|| owners.is_there(key.cgroup_id))
+                }
+            }
         };
-        let gone: Vec<KernelKey> = self.series.kernel_keys().filter(is_gone).copied().collect();
-        for key in gone.iter().filter(|key| key.cgroup_id != collector_common::io::OVERFLOW_CGROUP) {
+        self.series.kernel_keys().filter(is_gone).copied().collect()
+    }
+
+    /// Frees what is gone, and forgets who has been gone for a while.
+    fn sweep(&mut self, gone: &[KernelKey], now_ns: u64, directory: &mut Directory) {
+        for key in gone {
             self.maps.forget(key);
             self.series.forget(key);
         }
-        directory.retain(|cgroup_id| self.owners.is_there(cgroup_id));
+        self.series.forget_processes(now_ns, is_running);
+        let named: HashSet<u32> = self.series.iter().map(|(key, _)| key.detail).collect();
+        self.process_names.retain(|pid, _| named.contains(pid));
+        let owners = &self.owners;
+        directory.retain(now_ns, |cgroup_id| owners.is_there(cgroup_id));
         self.owners.sweep();
     }
 
@@ -118,6 +157,15 @@ impl Io {
         )
         .with(vec![Point::number(Owner::Agent, Vec::new(), self.start_unix_ns, overflow)])
     }
+}
+
+/// Whether a count is of a process: then the detail is its id.
+fn is_of_process(measure: u8, detail: u32) -> bool {
+    detail != 0 && (measure == Measure::Syscall as u8 || measure == Measure::Uring as u8)
+}
+
+fn is_running(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// What a process calls itself.

@@ -140,6 +140,7 @@ impl Pipeline {
         if let Some(crashes) = &mut self.crashes {
             crashes.turn(u64::MAX);
         }
+        self.tell_placements();
         self.flush(monotonic_ns(), true);
     }
 

@@ -89,9 +89,13 @@ pub fn on_issue(request: *const c_void) -> i32 {
     0
 }
 
-/// A device has done a request, or a part of it: the first part ends it.
+/// A device has done a request, or a part of it: the last part ends it.
 #[inline(always)]
 pub fn on_complete(request: *const c_void, error: u32, bytes: u32) -> i32 {
+    // The kernel tells of a part before it takes it off what is left.
+    if task::read::<u32>(request, REQUEST_DATA_LEN.load()).is_some_and(|left| left > bytes) {
+        return 0;
+    }
     let Some(slot) = BLOCK_REQUESTS.get_ptr_mut(place::of_address(request as u64, REQUESTS_MAX)) else {
         return 0;
     };
@@ -103,8 +107,8 @@ pub fn on_complete(request: *const c_void, error: u32, bytes: u32) -> i32 {
         unsafe { (&raw mut (*slot).address).write(0) };
         let time_ns = place::now_ns().wrapping_sub(started.time_ns);
         distribution::add(&Key { error, ..started.key }, Some(time_ns), started.bytes);
-    } else if task::read::<u32>(request, REQUEST_DATA_LEN.load()) == Some(bytes) {
-        // Its last part, and its issue was not seen.
+    } else {
+        // Its issue was not seen.
         let key = key(request).unwrap_or_else(unknown);
         distribution::add(&Key { error, ..key }, None, u64::from(bytes));
     }

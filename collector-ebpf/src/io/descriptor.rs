@@ -15,7 +15,7 @@ use crate::task::{self, Thread};
 
 /// `task_struct.files`
 #[unsafe(no_mangle)]
-static TASK_FILES: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static TASK_FILES: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `files_struct.fdt`
 #[unsafe(no_mangle)]
 static FILES_FDT: Global<u32> = Global::new(OFFSET_UNKNOWN);

@@ -1,15 +1,17 @@
 //! What descriptors were when they were last looked at, so that most calls need no look at the kernel's tables.
 //!
-//! An entry is of one descriptor of one program run: of a process, by its start, between two execs. It is dropped before and
-//! after every call that closes that descriptor; what may close many, or closes without a call, drops all. Refuses:
-//! processes that share descriptors with others that are not their threads: a few calls there may be called by what the
-//! descriptor was before.
+//! An entry is of one number in one table of one program run: a process by its start, between two execs, and the table
+//! itself, for threads may have their own. It is dropped before and after every call that closes that number; what may
+//! close many drops all of its process. Refuses: processes that share one table without being threads of each other: a
+//! call there may be named by what the number was before.
+
+use core::ffi::c_void;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use collector_common::io::Descriptor;
-use collector_common::limits::{DESCRIPTORS_MAX, OFFSET_UNKNOWN, place_of};
+use collector_common::limits::{DESCRIPTORS_MAX, EPOCHS_MAX, OFFSET_UNKNOWN, place_of};
 
 use super::{descriptor, place};
 use crate::task::{self, Thread};
@@ -18,73 +20,52 @@ use crate::task::{self, Thread};
 #[unsafe(no_mangle)]
 static TASK_SELF_EXEC_ID: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
-/// What a descriptor was.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Known {
-    start_ns: u64,
-    exec_id: u64,
-    tgid: u32,
-    descriptor: u32,
-    epoch: u32,
-    kind: u32,
-}
+/// The low bits of an entry hold the kind.
+const KIND_BITS: u32 = 4;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
+const _: () = assert!((Descriptor::Anonymous as u64) <= KIND_MASK);
 
+/// Hashes of descriptors, with their kinds in the low bits: one word, so that no entry is of two.
 #[map]
-static DESCRIPTORS: Array<Known> = Array::with_max_entries(DESCRIPTORS_MAX, 0);
+static DESCRIPTORS: Array<u64> = Array::with_max_entries(DESCRIPTORS_MAX, 0);
 
-/// Grows when all that is known must be forgotten.
+/// Grows when all descriptors of a process must be forgotten, by the low bits of its id.
 #[map]
-static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+static EPOCHS: Array<u32> = Array::with_max_entries(EPOCHS_MAX, 0);
 
 /// What a descriptor of the running thread is.
 #[inline(always)]
 pub fn kind(thread: &Thread, number: u32) -> Descriptor {
-    if !thread.is_typed {
-        return look(thread, number);
-    }
-    let (Some(known), Some(exec_id)) =
-        (entry(thread, number), task::field::<u64>(thread.task, TASK_SELF_EXEC_ID.load(), true))
-    else {
+    let (Some(entry), Some(hash)) = (entry(thread, number), hash(thread, number)) else {
         return look(thread, number);
     };
-    let epoch = EPOCH.get(0).copied().unwrap_or(0);
     // SAFETY: the look-up gave a valid pointer to a value of the map.
-    unsafe {
-        let is_same = (*known).start_ns == thread.start_ns
-            && (*known).exec_id == exec_id
-            && (*known).tgid == thread.tgid
-            && (*known).descriptor == number
-            && (*known).epoch == epoch;
-        if is_same {
-            return descriptor::from_number((*known).kind);
-        }
-        let kind = look(thread, number);
-        known.write(Known {
-            start_ns: thread.start_ns,
-            exec_id,
-            tgid: thread.tgid,
-            descriptor: number,
-            epoch,
-            kind: kind as u32,
-        });
-        kind
+    let known = unsafe { *entry };
+    if known & !KIND_MASK == hash {
+        return descriptor::from_number((known & KIND_MASK) as u32);
     }
+    let kind = look(thread, number);
+    // A number that is not open may be opened at any time, and no call tells.
+    if kind as u8 != Descriptor::None as u8 {
+        // SAFETY: as above.
+        unsafe { entry.write(hash | kind as u64) };
+    }
+    kind
 }
 
 /// A descriptor is being closed, or was.
 #[inline(always)]
 pub fn forget(thread: &Thread, number: u32) {
-    if let Some(known) = entry(thread, number) {
+    if let Some(entry) = entry(thread, number) {
         // SAFETY: as above.
-        unsafe { (&raw mut (*known).start_ns).write(0) };
+        unsafe { entry.write(0) };
     }
 }
 
-/// Some descriptors were closed, nobody knows which.
+/// Some descriptors of a process were closed, nobody knows which.
 #[inline(always)]
-pub fn forget_all() {
-    if let Some(epoch) = EPOCH.get_ptr_mut(0) {
+pub fn forget_all(tgid: u32) {
+    if let Some(epoch) = EPOCHS.get_ptr_mut(place_of(tgid, EPOCHS_MAX)) {
         // SAFETY: as above. Assembly, because this target has no atomic types in `core`.
         unsafe { core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) epoch, in(reg) 1u64) };
     }
@@ -96,8 +77,28 @@ fn look(thread: &Thread, number: u32) -> Descriptor {
     descriptor::from_number(place::forgotten(kind as u64).unwrap_or(0) as u32)
 }
 
+/// What makes an entry one; `None` where loads are not cheap, so that remembering would not pay.
 #[inline(always)]
-fn entry(thread: &Thread, number: u32) -> Option<*mut Known> {
+fn hash(thread: &Thread, number: u32) -> Option<u64> {
+    if !thread.is_typed {
+        return None;
+    }
+    let exec_id = task::field::<u64>(thread.task, TASK_SELF_EXEC_ID.load(), true)?;
+    let table = task::field::<*const c_void>(thread.task, descriptor::TASK_FILES.load(), true)?;
+    let epoch = EPOCHS.get(place_of(thread.tgid, EPOCHS_MAX)).copied().unwrap_or(0);
+    // Multiplication and a shift between the parts (Steele et al., "Fast splittable pseudorandom number generators").
+    let mix = |hash: u64, part: u64| {
+        let mixed = (hash ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed ^ mixed >> 31
+    };
+    let hash = mix(thread.start_ns, place::number_of(table)?);
+    let hash = mix(hash, exec_id << 32 | u64::from(epoch));
+    let hash = mix(hash, u64::from(thread.tgid) << 32 | u64::from(number));
+    Some(hash & !KIND_MASK)
+}
+
+#[inline(always)]
+fn entry(thread: &Thread, number: u32) -> Option<*mut u64> {
     let mixed = thread.tgid.wrapping_mul(0x9e37_79b1).wrapping_add(number);
     DESCRIPTORS.get_ptr_mut(place_of(mixed ^ mixed >> 16, DESCRIPTORS_MAX))
 }

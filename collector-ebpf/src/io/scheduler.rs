@@ -31,11 +31,11 @@ pub fn on_wakeup(woken: TaskPointer, is_typed: bool) -> i32 {
 
 /// A CPU goes from one task to another.
 #[inline(always)]
-pub fn on_switch(previous: TaskPointer, next: TaskPointer, is_typed: bool) -> i32 {
-    // A task that could go on is in state 0 (`TASK_RUNNING`).
+pub fn on_switch(is_preempted: bool, previous: TaskPointer, next: TaskPointer, is_typed: bool) -> i32 {
+    // A task that could go on is in state 0 (`TASK_RUNNING`), or was taken off while it changed its state.
     if let Some(tid) = task::thread_of(previous, is_typed)
         && tid != 0
-        && task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0)
+        && (is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0))
     {
         place::begin(&READY, place_of(tid, STARTS_MAX), owner(tid, Wait::Preempted));
     }

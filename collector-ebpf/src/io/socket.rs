@@ -46,6 +46,14 @@ static SOCK_NUM: Global<u32> = Global::new(OFFSET_UNKNOWN);
 #[unsafe(no_mangle)]
 static SOCK_CGROUP: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
+/// `sock_common.skc_state`
+#[unsafe(no_mangle)]
+static SOCK_STATE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// States whose sockets are smaller structs without a cgroup (include/net/tcp_states.h): TIME_WAIT, NEW_SYN_RECV.
+const TIME_WAIT: u8 = 6;
+const NEW_SYN_RECV: u8 = 12;
+
 /// Address families and protocols (include/linux/socket.h, include/uapi/linux/in.h).
 const UNIX: u16 = 1;
 pub const INET: u16 = 2;
@@ -78,6 +86,9 @@ pub fn is_tcp(sock: *const c_void) -> bool {
 /// The id of a socket's cgroup; 0 where it has none.
 #[inline(always)]
 pub fn cgroup_id(sock: *const c_void) -> u64 {
+    if matches!(task::read::<u8>(sock, SOCK_STATE.load()), None | Some(TIME_WAIT | NEW_SYN_RECV)) {
+        return 0;
+    }
     task::read::<u64>(sock, SOCK_CGROUP.load())
         .filter(|cgroup| cgroup & 3 == 0 && *cgroup != 0)
         .and_then(|cgroup| task::cgroup_id(cgroup as *const c_void, false))

@@ -9,12 +9,12 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::{EbpfContext, Global};
 use collector_common::io::{Call, Descriptor, ErrorClass, Key, Measure, Operation};
-use collector_common::limits::{CALLS_MAX, ERRORS_MAX, STARTS_MAX};
+use collector_common::limits::{CALLS_MAX, ERRORS_MAX, OFFSET_UNKNOWN, STARTS_MAX};
 
 use super::place::{self, Start};
 use super::{descriptor, distribution, file, known, slow};
 use crate::arch;
-use crate::task::Thread;
+use crate::task::{self, Thread};
 
 /// 1 if I/O is counted.
 #[unsafe(no_mangle)]
@@ -22,6 +22,16 @@ static WATCH_IO: Global<u32> = Global::new(0);
 /// 1 if processes are told apart.
 #[unsafe(no_mangle)]
 static IO_BY_PROCESS: Global<u32> = Global::new(0);
+
+/// `thread_info.status`, with which every `task_struct` begins
+#[unsafe(no_mangle)]
+static THREAD_STATUS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// `TS_COMPAT`: the thread is in a 32-bit call, though its program may be a 64-bit one (arch/x86/include/asm/thread_info.h).
+const THREAD_IN_32_BIT_CALL: u32 = 2;
+
+/// `CLOSE_RANGE_CLOEXEC` (include/uapi/linux/close_range.h)
+const CLOSE_RANGE_CLOEXEC: u64 = 4;
 
 /// [`Call`]s, packed, by number.
 #[map]
@@ -72,6 +82,10 @@ pub fn on_exit(
     });
     let time_ns = start_ns.map(|start_ns| place::now_ns().wrapping_sub(start_ns));
     let thread = Thread::current(is_typed);
+    let status = task::field::<u32>(thread.task, THREAD_STATUS.load(), is_typed).unwrap_or(0);
+    if status & THREAD_IN_32_BIT_CALL != 0 {
+        return;
+    }
     let operation = Call::operation_of(call);
     let first = arch::syscall_argument(registers, is_typed).unwrap_or(u64::MAX) as u32;
     if Call::closes(call) {
@@ -116,7 +130,9 @@ fn close(thread: &Thread, operation: u8, first: u32, registers: *const c_void) {
             Some([_, second, _]) if operation == Operation::None as u8 => {
                 known::forget(thread, second as u32);
             }
-            _ => known::forget_all(),
+            // These stay open until the next exec.
+            Some([_, _, flags]) if flags & CLOSE_RANGE_CLOEXEC != 0 => {}
+            _ => known::forget_all(thread.tgid),
         }
     }
 }

@@ -20,9 +20,12 @@ static SOCK_ERR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.srtt_us`, in eighths of a microsecond
 #[unsafe(no_mangle)]
 static TCP_SRTT_US: Global<u32> = Global::new(OFFSET_UNKNOWN);
-/// `tcp_sock.bytes_acked`
+/// `tcp_sock.bytes_sent`, those that were sent again included
 #[unsafe(no_mangle)]
-static TCP_BYTES_ACKED: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static TCP_BYTES_SENT: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `tcp_sock.bytes_retrans`
+#[unsafe(no_mangle)]
+static TCP_BYTES_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.bytes_received`
 #[unsafe(no_mangle)]
 static TCP_BYTES_RECEIVED: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -48,12 +51,9 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
         (SYN_SENT, ESTABLISHED) => opened(sock, place, ErrorClass::None as u8),
         (SYN_SENT, CLOSE) => {
             let error = task::read::<i32>(sock, SOCK_ERR.load()).unwrap_or(0);
-            // Closed by its own program before an answer came.
-            let error = if error == 0 {
-                ErrorClass::Interrupted as u8
-            } else {
-                syscall::error_class(-i64::from(error))
-            };
+            // Closed by its own program before an answer came, or it had no local port.
+            let error =
+                if error == 0 { ErrorClass::Other as u8 } else { syscall::error_class(-i64::from(error)) };
             opened(sock, place, error);
         }
         (SYN_RECV, ESTABLISHED) => count(sock, TcpEvent::Accepted, 0),
@@ -61,7 +61,8 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
         _ => {}
     }
     if new == CLOSE && old != SYN_SENT {
-        let sent = task::read::<u64>(sock, TCP_BYTES_ACKED.load()).unwrap_or(0);
+        let again = task::read::<u64>(sock, TCP_BYTES_RETRANS.load()).unwrap_or(0);
+        let sent = task::read::<u64>(sock, TCP_BYTES_SENT.load()).unwrap_or(0).wrapping_sub(again);
         let received = task::read::<u64>(sock, TCP_BYTES_RECEIVED.load()).unwrap_or(0);
         if sent | received != 0 {
             count(sock, TcpEvent::BytesSent, sent);

@@ -35,6 +35,9 @@ static URING_CONTEXT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 #[unsafe(no_mangle)]
 static URING_CONTEXT_TASK: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
+/// `IORING_OP_CLOSE` (include/uapi/linux/io_uring.h)
+const CLOSE: u8 = 19;
+
 /// Numbers of operations in the table.
 const OPCODES: u32 = 128;
 
@@ -48,6 +51,10 @@ static URING_REQUESTS: Array<Start> = Array::with_max_entries(REQUESTS_MAX, 0);
 /// A request is submitted.
 #[inline(always)]
 pub fn on_submit(request: *const c_void) -> i32 {
+    // It may complete without telling.
+    if task::read::<u8>(request, URING_OPCODE.load()) == Some(CLOSE) {
+        forget_descriptors(request);
+    }
     place::begin(&URING_REQUESTS, place::of_address(request as u64, REQUESTS_MAX), request as u64);
     0
 }
@@ -55,12 +62,16 @@ pub fn on_submit(request: *const c_void) -> i32 {
 /// A request is completed.
 #[inline(always)]
 pub fn on_complete(request: *const c_void) -> i32 {
+    // Where the tracepoint has no request, its place is a number that the program chose.
+    if URING_RESULT.load() == OFFSET_UNKNOWN {
+        return 0;
+    }
     let Some(opcode) = task::read::<u8>(request, URING_OPCODE.load()) else { return 0 };
     let call = URING_CALLS.get(u32::from(opcode)).copied().unwrap_or(0);
     let operation = if call == 0 { Operation::Other as u8 } else { Call::operation_of(call) };
     let result = i64::from(task::read::<i32>(request, URING_RESULT.load()).unwrap_or(0));
     if operation == Operation::Close as u8 {
-        known::forget_all();
+        forget_descriptors(request);
     }
     let start_ns =
         place::end(&URING_REQUESTS, place::of_address(request as u64, REQUESTS_MAX), request as u64);
@@ -79,6 +90,13 @@ pub fn on_complete(request: *const c_void) -> i32 {
     let bytes = if Call::returns_bytes(call) && result > 0 { result as u64 } else { 0 };
     distribution::add(&key, start_ns.map(|start_ns| place::now_ns().wrapping_sub(start_ns)), bytes);
     0
+}
+
+#[inline(always)]
+fn forget_descriptors(request: *const c_void) {
+    if let Some(tgid) = submitter(request).and_then(task::process_of) {
+        known::forget_all(tgid);
+    }
 }
 
 #[inline(always)]

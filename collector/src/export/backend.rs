@@ -154,17 +154,21 @@ impl Backend {
 
 impl MetricSink for MetricExporter {
     fn accept(&mut self, snapshot: &Snapshot) {
-        let mut snapshot = snapshot.clone();
-        if self.temporality != TemporalityPreference::Cumulative {
-            self.deltas.apply(&mut snapshot);
-        }
-        let requests = metrics_requests(&snapshot, &self.host, self.temporality, REQUEST_BYTES_MAX);
+        let mut invalid = 0;
+        let requests = if self.temporality == TemporalityPreference::Cumulative {
+            metrics_requests(snapshot, &self.host, self.temporality, REQUEST_BYTES_MAX)
+        } else {
+            let mut deltas = snapshot.clone();
+            invalid = self.deltas.apply(&mut deltas).invalid;
+            metrics_requests(&deltas, &self.host, self.temporality, REQUEST_BYTES_MAX)
+        };
         let points: u64 = requests.requests.iter().map(|(_, points)| points).sum();
-        let all = points + requests.refused;
+        let refused = requests.refused + invalid;
+        let all = points + refused;
         self.ledger.seen(Signal::Metric, all);
         self.ledger.decoded(Signal::Metric, all);
         self.ledger.represented(Signal::Metric, all);
-        self.ledger.lost(Signal::Metric, LossReason::ExportRefused, requests.refused);
+        self.ledger.lost(Signal::Metric, LossReason::ExportRefused, refused);
         for (request, points) in requests.requests {
             self.exporter.push(Payload {
                 signal: otlp::Signal::Metrics,

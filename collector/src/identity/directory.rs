@@ -19,11 +19,20 @@ pub struct Placement {
     pub subject: Arc<Subject>,
 }
 
+/// A subject is known this long after its last cgroup went, so that everybody sees its last numbers.
+pub const KEEP_ENDED_NS: u64 = 120_000_000_000;
+
 /// Owners by cgroup and by what makes them one.
 #[derive(Default)]
 pub struct Directory {
     by_cgroup: HashMap<u64, Key>,
-    by_key: HashMap<Key, Arc<Subject>>,
+    by_key: HashMap<Key, Entry>,
+}
+
+struct Entry {
+    subject: Arc<Subject>,
+    /// When it was seen first that it has no cgroup any more, `CLOCK_MONOTONIC`.
+    ended_ns: Option<u64>,
 }
 
 impl Directory {
@@ -39,7 +48,7 @@ impl Directory {
             self.by_cgroup.insert(placement.cgroup_id, key.clone());
         }
         if self.by_key.len() < ENTRIES_MAX || self.by_key.contains_key(&key) {
-            self.by_key.insert(key, placement.subject);
+            self.by_key.insert(key, Entry { subject: placement.subject, ended_ns: None });
         }
     }
 
@@ -50,14 +59,20 @@ impl Directory {
 
     /// The newest name of a subject.
     pub fn subject(&self, key: &Key) -> Option<&Arc<Subject>> {
-        self.by_key.get(key)
+        self.by_key.get(key).map(|entry| &entry.subject)
     }
 
-    /// Forgets cgroups that are gone, and subjects that have none any more.
-    pub fn retain(&mut self, is_there: impl Fn(u64) -> bool) {
+    /// Forgets cgroups that are gone, and subjects that have had none for a while.
+    pub fn retain(&mut self, now_ns: u64, mut is_there: impl FnMut(u64) -> bool) {
         self.by_cgroup.retain(|&cgroup_id, _| is_there(cgroup_id));
         let used: std::collections::HashSet<&Key> = self.by_cgroup.values().collect();
-        self.by_key.retain(|key, _| used.contains(key));
+        self.by_key.retain(|key, entry| {
+            entry.ended_ns = match used.contains(key) {
+                true => None,
+                false => entry.ended_ns.or(Some(now_ns)),
+            };
+            entry.ended_ns.is_none_or(|ended_ns| now_ns.saturating_sub(ended_ns) < KEEP_ENDED_NS)
+        });
     }
 }
 
@@ -96,7 +111,9 @@ mod tests {
     fn what_is_gone_is_forgotten() {
         let mut directory = Directory::default();
         directory.place(placement(7, Some("a"), "one"));
-        directory.retain(|cgroup_id| cgroup_id != 7);
-        assert!(directory.of_cgroup(7).is_none() && directory.by_key.is_empty());
+        directory.retain(5, |cgroup_id| cgroup_id != 7);
+        assert!(directory.of_cgroup(7).is_none() && directory.by_key.len() == 1);
+        directory.retain(5 + KEEP_ENDED_NS, |_| true);
+        assert!(directory.by_key.is_empty());
     }
 }

@@ -48,6 +48,11 @@ impl BlockCgroups {
         self.owners.get(&cgroup_id).cloned().flatten()
     }
 
+    /// Walks the hierarchy anew.
+    pub fn refresh(&mut self) {
+        self.walk();
+    }
+
     /// Whether a cgroup was there at the last walk.
     pub fn is_there(&self, cgroup_id: u64) -> bool {
         cgroup_id <= 1 || self.owners.contains_key(&cgroup_id)

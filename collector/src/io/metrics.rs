@@ -323,7 +323,7 @@ mod tests {
     fn check(counts: &[(Key, Distribution)], expected: &[(&str, &str, f64)]) {
         let mut all = AllSeries::new(0);
         for (key, counts) in counts {
-            all.take(key, counts, None, 1);
+            all.take(key, counts, None);
         }
         let names = Names {
             owner: &|_| Some(Owner::Host),

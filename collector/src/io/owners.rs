@@ -24,7 +24,7 @@ pub struct Owners {
 /// What a cgroup's own path said when it was first met.
 struct Known {
     path: Path,
-    first_unix_ns: u64,
+    first_ns: u64,
 }
 
 enum Path {
@@ -51,8 +51,8 @@ impl Owners {
         Self { mount, known: HashMap::new() }
     }
 
-    /// Whose a cgroup is.
-    pub fn of_cgroup(&mut self, cgroup_id: u64, directory: &Directory, now_unix_ns: u64) -> Whose {
+    /// Whose a cgroup is. `now_ns` is `CLOCK_MONOTONIC`.
+    pub fn of_cgroup(&mut self, cgroup_id: u64, directory: &Directory, now_ns: u64) -> Whose {
         if let Some(key) = directory.of_cgroup(cgroup_id) {
             return Whose::Owner(Some(key.clone()));
         }
@@ -71,9 +71,9 @@ impl Owners {
                 Some(None) => Path::Gone,
                 None => Path::Nobody,
             };
-            Known { path, first_unix_ns: now_unix_ns }
+            Known { path, first_ns: now_ns }
         });
-        decide(&known.path, known.first_unix_ns, directory, now_unix_ns)
+        decide(&known.path, known.first_ns, directory, now_ns)
     }
 
     /// Whether a cgroup is there.
@@ -89,8 +89,8 @@ impl Owners {
     }
 }
 
-fn decide(path: &Path, first_unix_ns: u64, directory: &Directory, now_unix_ns: u64) -> Whose {
-    let is_late = now_unix_ns.saturating_sub(first_unix_ns) >= WAIT_NS;
+fn decide(path: &Path, first_ns: u64, directory: &Directory, now_ns: u64) -> Whose {
+    let is_late = now_ns.saturating_sub(first_ns) >= WAIT_NS;
     match path {
         Path::Nobody => Whose::Owner(None),
         Path::Owner(key) if directory.subject(key).is_some() => Whose::Owner(Some(key.clone())),

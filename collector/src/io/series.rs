@@ -7,10 +7,7 @@ use std::collections::HashMap;
 use collector_common::io::{Distribution, Key as KernelKey, Measure, OVERFLOW_CGROUP};
 use collector_common::limits::BUCKETS;
 
-use crate::identity;
-
-/// Series of an owner that is gone are kept this long, so that everybody sees their last values.
-const KEEP_ENDED_NS: u64 = 120_000_000_000;
+use crate::identity::{self, KEEP_ENDED_NS};
 
 /// Whose a series is: `None` for what belongs to no container and no service.
 pub type OwnerKey = Option<identity::Key>;
@@ -39,8 +36,8 @@ pub struct Series {
     pub counts: Distribution,
     /// When it began to count, nanoseconds since the epoch.
     pub start_unix_ns: u64,
-    /// When it last grew.
-    grown_unix_ns: u64,
+    /// When its process was missed first, `CLOCK_MONOTONIC`.
+    ended_ns: Option<u64>,
 }
 
 /// All series, and what each of the kernel's counts was when it was read last.
@@ -49,6 +46,7 @@ pub struct AllSeries {
     read: HashMap<KernelKey, Distribution>,
     overflow: u64,
     read_unix_ns: u64,
+    start_unix_ns: u64,
 }
 
 /// A distribution of nothing.
@@ -57,11 +55,17 @@ pub const EMPTY: Distribution = Distribution { bytes: 0, time_ns: 0, untimed: 0,
 impl AllSeries {
     /// No series yet; counting began at `start_unix_ns`.
     pub fn new(start_unix_ns: u64) -> Self {
-        Self { series: HashMap::new(), read: HashMap::new(), overflow: 0, read_unix_ns: start_unix_ns }
+        Self {
+            series: HashMap::new(),
+            read: HashMap::new(),
+            overflow: 0,
+            read_unix_ns: start_unix_ns,
+            start_unix_ns,
+        }
     }
 
-    /// Takes one of the kernel's counts, now.
-    pub fn take(&mut self, key: &KernelKey, counts: &Distribution, owner: OwnerKey, now_unix_ns: u64) {
+    /// Takes one of the kernel's counts.
+    pub fn take(&mut self, key: &KernelKey, counts: &Distribution, owner: OwnerKey) {
         let before = self.read.insert(*key, *counts).unwrap_or(EMPTY);
         let grown = difference(counts, &before);
         if grown == EMPTY {
@@ -81,20 +85,26 @@ impl AllSeries {
         };
         // It had not counted anything when the counts were read before.
         let start_unix_ns = self.read_unix_ns;
-        let series = self.series.entry(key).or_insert(Series {
-            counts: EMPTY,
-            start_unix_ns,
-            grown_unix_ns: now_unix_ns,
-        });
-        series.grown_unix_ns = now_unix_ns;
+        let series =
+            self.series.entry(key).or_insert(Series { counts: EMPTY, start_unix_ns, ended_ns: None });
         add(&mut series.counts, &grown);
     }
 
-    /// Ends a reading: the next series begin now. Forgets those of owners that are gone.
-    pub fn end_reading(&mut self, now_unix_ns: u64, is_there: impl Fn(&OwnerKey) -> bool) {
-        self.read_unix_ns = now_unix_ns;
+    /// Ends a reading: the next series begin now. A clock that was put back does not put them before the agent. Forgets
+    /// series of owners that nobody knows any more.
+    pub fn end_reading(&mut self, now_unix_ns: u64, is_known: impl Fn(&OwnerKey) -> bool) {
+        self.read_unix_ns = now_unix_ns.max(self.start_unix_ns);
+        self.series.retain(|key, _| is_known(&key.owner));
+    }
+
+    /// Forgets series of processes that ended a while ago.
+    pub fn forget_processes(&mut self, now_ns: u64, mut is_running: impl FnMut(u32) -> bool) {
         self.series.retain(|key, series| {
-            is_there(&key.owner) || now_unix_ns.saturating_sub(series.grown_unix_ns) < KEEP_ENDED_NS
+            if key.detail == 0 || key.measure != Measure::Syscall as u8 || is_running(key.detail) {
+                return true;
+            }
+            let ended_ns = *series.ended_ns.get_or_insert(now_ns);
+            now_ns.saturating_sub(ended_ns) < KEEP_ENDED_NS
         });
     }
 
@@ -185,7 +195,7 @@ mod tests {
         for (second, reading) in readings.iter().enumerate() {
             let now = (second as u64 + 1) * 1_000_000_000;
             for &(cgroup_id, operations) in *reading {
-                all.take(&kernel_key(cgroup_id), &counts(operations), owner("a"), now);
+                all.take(&kernel_key(cgroup_id), &counts(operations), owner("a"));
             }
             all.end_reading(now, |_| true);
         }
@@ -213,17 +223,22 @@ mod tests {
     #[test]
     fn what_found_no_room_is_counted_apart() {
         let mut all = AllSeries::new(0);
-        all.take(&kernel_key(OVERFLOW_CGROUP), &counts(3), None, 1);
+        all.take(&kernel_key(OVERFLOW_CGROUP), &counts(3), None);
         assert_eq!((all.overflow(), all.iter().count()), (3, 0));
     }
 
     #[test]
-    fn series_of_owners_that_are_gone_go_later() {
+    fn series_of_what_is_gone_go() {
         let mut all = AllSeries::new(0);
-        all.take(&kernel_key(1), &counts(3), owner("a"), 1);
-        all.end_reading(KEEP_ENDED_NS / 2, |_| false);
+        all.take(&kernel_key(1), &counts(3), owner("a"));
+        let process = KernelKey { detail: 77, ..kernel_key(1) };
+        all.take(&process, &counts(3), owner("a"));
+        all.end_reading(2, |_| true);
+        all.forget_processes(5, |_| false);
+        assert_eq!(all.iter().count(), 2);
+        all.forget_processes(5 + KEEP_ENDED_NS, |_| false);
         assert_eq!(all.iter().count(), 1);
-        all.end_reading(KEEP_ENDED_NS + 1, |_| false);
+        all.end_reading(3, |_| false);
         assert_eq!(all.iter().count(), 0);
     }
 }

@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 86] = [
+const FIELDS: [(&str, &str, &str); 89] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -74,7 +74,10 @@ const FIELDS: [(&str, &str, &str); 86] = [
     ("SOCK_DPORT", "sock_common", "skc_dport"),
     ("SOCK_NUM", "sock_common", "skc_num"),
     ("TCP_SRTT_US", "tcp_sock", "srtt_us"),
-    ("TCP_BYTES_ACKED", "tcp_sock", "bytes_acked"),
+    ("TCP_BYTES_SENT", "tcp_sock", "bytes_sent"),
+    ("TCP_BYTES_RETRANS", "tcp_sock", "bytes_retrans"),
+    ("SOCK_STATE", "sock_common", "skc_state"),
+    ("THREAD_STATUS", "thread_info", "status"),
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
     ("REQUEST_CMD_FLAGS", "request", "cmd_flags"),
     ("REQUEST_DATA_LEN", "request", "__data_len"),

@@ -360,7 +360,9 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
     }
     let io = options.io.as_ref();
     if io.is_none() {
-        for map in ["STARTS", "DESCRIPTORS", "BLOCK_REQUESTS", "CONNECTS", "RECLAIMS", "URING_REQUESTS"] {
+        for map in
+            ["STARTS", "DESCRIPTORS", "EPOCHS", "BLOCK_REQUESTS", "CONNECTS", "RECLAIMS", "URING_REQUESTS"]
+        {
             loader.map_max_entries(map, 1);
         }
     }

@@ -45,7 +45,9 @@ impl Placements {
     /// Gives news back that could not be delivered.
     pub fn give_back(&mut self, mut placements: Vec<Placement>) {
         placements.append(&mut self.waiting);
-        placements.truncate(WAITING_MAX);
+        for left_out in placements.drain(placements.len().min(WAITING_MAX)..) {
+            self.told.remove(&left_out.cgroup_id);
+        }
         self.waiting = placements;
     }
 }

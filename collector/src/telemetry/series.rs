@@ -33,9 +33,13 @@ impl SeriesHasher {
         self.of(&(&metric.name, metric.vocabulary))
     }
 
-    /// The fingerprint of an owner. Hashes all its texts: [`OwnerFingerprints`] does so once for a snapshot.
+    /// The fingerprint of an owner, which stays when a subject gets another name. Hashes its texts: [`OwnerFingerprints`] does so once for a snapshot.
     pub fn owner(&self, owner: &Owner) -> Fingerprint {
-        self.of(owner)
+        match owner {
+            Owner::Subject(subject) => self.of(&subject.key()),
+            Owner::Endpoint(endpoint) => self.of(&(self.owner(&endpoint.owner), &endpoint.attributes)),
+            Owner::Agent | Owner::Host => self.of(owner),
+        }
     }
 
     /// The fingerprint of a series.
