@@ -16,34 +16,37 @@ const FILES_SHOWN: usize = 10;
 /// From how full the kernel's map is on, files that rest are freed: three quarters.
 const FILES_CROWDED: usize = FILES_MAX as usize / 4 * 3;
 
-/// What the files were when they were read before.
+/// Paths that are remembered. Above it those that rest are forgotten.
+const PATHS_MAX: usize = 2 * FILES_MAX as usize;
+
+/// What was counted by path: several files may have had it, one after the other or in several cgroups of one owner.
 pub struct Files {
-    known: HashMap<FileKey, Known>,
+    paths: HashMap<(Owner, String), Path>,
+    read: HashMap<FileKey, FileCounts>,
     read_unix_ns: u64,
     start_unix_ns: u64,
 }
 
-struct Known {
-    counts: FileCounts,
+/// What was done to the files of a path.
+#[derive(Clone, Debug, Default)]
+struct Path {
     start_unix_ns: u64,
-}
-
-/// A file that did something since the last reading.
-struct Busy {
-    path: String,
-    counts: FileCounts,
-    start_unix_ns: u64,
-    bytes: u64,
-    time_ns: u64,
+    /// Of reads and writes each.
+    bytes: [u64; 2],
+    operations: [u64; 2],
+    time_ns: [u64; 2],
+    /// Since the last reading.
+    recent_bytes: u64,
+    recent_time_ns: u64,
 }
 
 impl Files {
     /// No files yet; counting began at `start_unix_ns`.
     pub fn new(start_unix_ns: u64) -> Self {
-        Self { known: HashMap::new(), read_unix_ns: start_unix_ns, start_unix_ns }
+        Self { paths: HashMap::new(), read: HashMap::new(), read_unix_ns: start_unix_ns, start_unix_ns }
     }
 
-    /// The busiest files since the last reading, with all their counts since they were first seen.
+    /// The busiest paths since the last reading, with all their counts since they were first seen.
     pub fn collect(
         &mut self,
         maps: &mut IoMaps,
@@ -52,29 +55,43 @@ impl Files {
     ) -> Vec<Metric> {
         let files = maps.files();
         let is_crowded = files.len() >= FILES_CROWDED;
-        let mut by_owner: HashMap<Owner, Vec<Busy>> = HashMap::new();
+        for path in self.paths.values_mut() {
+            (path.recent_bytes, path.recent_time_ns) = (0, 0);
+        }
         for (key, counts) in files {
-            let known = self.known.get(&key);
-            let start_unix_ns = known.map_or(self.read_unix_ns, |known| known.start_unix_ns);
-            let before = known.map(|known| known.counts);
-            let grown = |field: fn(&FileCounts) -> [u64; 2]| {
-                let before: u64 = before.as_ref().map_or(0, |before| field(before).iter().sum());
-                field(&counts).iter().sum::<u64>().saturating_sub(before)
-            };
-            let (bytes, time_ns) = (grown(|counts| counts.bytes), grown(|counts| counts.time_ns));
-            if bytes == 0 && time_ns == 0 && is_crowded {
+            let before = self.read.insert(key, counts);
+            if is_crowded && before.is_some_and(|before| before == counts) {
                 maps.forget_file(&key);
-                self.known.remove(&key);
-                continue;
-            }
-            self.known.insert(key, Known { counts, start_unix_ns });
-            if let Some(owner) = owner_of(key.cgroup_id) {
-                let path = path(&counts);
-                by_owner.entry(owner).or_default().push(Busy { path, counts, start_unix_ns, bytes, time_ns });
+                self.read.remove(&key);
+            } else if let Some(owner) = owner_of(key.cgroup_id) {
+                self.add((owner, path(&counts)), &counts, before.as_ref());
             }
         }
         self.read_unix_ns = now_unix_ns;
-        metrics(by_owner, maps.files_lost(), self.start_unix_ns)
+        if self.paths.len() > PATHS_MAX {
+            self.paths.retain(|_, path| path.recent_bytes > 0 || path.recent_time_ns > 0);
+        }
+        metrics(&self.paths, maps.files_lost(), self.start_unix_ns)
+    }
+
+    /// Adds what a file did since it was read before.
+    fn add(&mut self, key: (Owner, String), counts: &FileCounts, before: Option<&FileCounts>) {
+        let start_unix_ns = self.read_unix_ns;
+        let path = self.paths.entry(key).or_insert_with(|| Path { start_unix_ns, ..Path::default() });
+        let grown = |now: [u64; 2], before: Option<[u64; 2]>| {
+            let before = before.unwrap_or_default();
+            [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])]
+        };
+        let bytes = grown(counts.bytes, before.map(|before| before.bytes));
+        let operations = grown(counts.operations, before.map(|before| before.operations));
+        let time_ns = grown(counts.time_ns, before.map(|before| before.time_ns));
+        for direction in 0..2 {
+            path.bytes[direction] += bytes[direction];
+            path.operations[direction] += operations[direction];
+            path.time_ns[direction] += time_ns[direction];
+        }
+        path.recent_bytes += bytes[0] + bytes[1];
+        path.recent_time_ns += time_ns[0] + time_ns[1];
     }
 }
 
@@ -84,7 +101,7 @@ fn path(counts: &FileCounts) -> String {
     super::slow::path_of(&counts.path[..names], counts.is_path_whole == 1)
 }
 
-fn metrics(by_owner: HashMap<Owner, Vec<Busy>>, lost: u64, start_unix_ns: u64) -> Vec<Metric> {
+fn metrics(paths: &HashMap<(Owner, String), Path>, lost: u64, start_unix_ns: u64) -> Vec<Metric> {
     let counter = |name: &'static str, unit: &'static str, description: &'static str| {
         Metric::new(MetricKind::Counter, name, unit, description)
     };
@@ -92,22 +109,26 @@ fn metrics(by_owner: HashMap<Owner, Vec<Busy>>, lost: u64, start_unix_ns: u64) -
     let mut operations =
         counter("file.io.operations", "{operation}", "Reads and writes of the busiest files.");
     let mut time = counter("file.io.time", "s", "Time in reads and writes of the busiest files.");
-    for (owner, files) in by_owner {
-        for file in busiest(files) {
+    let mut by_owner: HashMap<&Owner, Vec<(&str, &Path)>> = HashMap::new();
+    for ((owner, name), path) in paths {
+        by_owner.entry(owner).or_default().push((name, path));
+    }
+    for (owner, paths) in by_owner {
+        for (name, path) in busiest(paths) {
             for (index, direction) in ["read", "write"].into_iter().enumerate() {
-                if file.counts.operations[index] == 0 {
+                if path.operations[index] == 0 {
                     continue;
                 }
                 let point = |value: f64| {
                     let attributes: Vec<(Text, Text)> = vec![
-                        ("file.path".into(), file.path.clone().into()),
+                        ("file.path".into(), name.to_owned().into()),
                         ("disk.io.direction".into(), direction.into()),
                     ];
-                    Point::number(owner.clone(), attributes, file.start_unix_ns, value)
+                    Point::number(owner.clone(), attributes, path.start_unix_ns, value)
                 };
-                bytes.add(point(file.counts.bytes[index] as f64));
-                operations.add(point(file.counts.operations[index] as f64));
-                time.add(point(file.counts.time_ns[index] as f64 / 1e9));
+                bytes.add(point(path.bytes[index] as f64));
+                operations.add(point(path.operations[index] as f64));
+                time.add(point(path.time_ns[index] as f64 / 1e9));
             }
         }
     }
@@ -118,42 +139,52 @@ fn metrics(by_owner: HashMap<Owner, Vec<Busy>>, lost: u64, start_unix_ns: u64) -
     vec![bytes, operations, time, lost_files]
 }
 
-/// The busiest by bytes and the busiest by time; of several files under one path (one was replaced) the busier one.
-fn busiest(mut files: Vec<Busy>) -> Vec<Busy> {
-    files.sort_by_key(|file| std::cmp::Reverse((file.bytes, file.time_ns)));
-    let mut paths = std::collections::HashSet::new();
-    files.retain(|file| paths.insert(file.path.clone()));
-    let mut by_time: Vec<Busy> =
-        if files.len() > FILES_SHOWN { files.split_off(FILES_SHOWN) } else { Vec::new() };
-    by_time.sort_by_key(|file| std::cmp::Reverse(file.time_ns));
+/// The busiest by bytes, and of the rest the busiest by time.
+fn busiest<'a>(mut paths: Vec<(&'a str, &'a Path)>) -> Vec<(&'a str, &'a Path)> {
+    paths.sort_by_key(|(_, path)| std::cmp::Reverse((path.recent_bytes, path.recent_time_ns)));
+    let mut by_time = if paths.len() > FILES_SHOWN { paths.split_off(FILES_SHOWN) } else { Vec::new() };
+    by_time.sort_by_key(|(_, path)| std::cmp::Reverse(path.recent_time_ns));
     by_time.truncate(FILES_SHOWN);
-    files.extend(by_time);
-    files
+    paths.extend(by_time);
+    paths
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn busy(path: &str, bytes: u64, time_ns: u64) -> Busy {
-        let counts = FileCounts {
+    fn counts(bytes: u64, time_ns: u64) -> FileCounts {
+        FileCounts {
             bytes: [bytes, 0],
             operations: [1, 0],
             time_ns: [time_ns, 0],
             path_names: 0,
             is_path_whole: 1,
             path: [[0; 64]; 12],
-        };
-        Busy { path: path.to_owned(), counts, start_unix_ns: 0, bytes, time_ns }
+        }
     }
 
     #[test]
     fn the_busiest_by_bytes_and_by_time() {
-        let mut files: Vec<Busy> = (0..40).map(|number| busy(&format!("/f{number}"), number, 0)).collect();
-        files.push(busy("/slow", 0, 9));
-        files.push(busy("/f39", 1, 0));
-        let shown: Vec<String> = busiest(files).into_iter().map(|file| file.path).collect();
+        let mut files = Files::new(0);
+        for number in 0..40 {
+            files.add((Owner::Host, format!("/f{number}")), &counts(number, 0), None);
+        }
+        files.add((Owner::Host, "/slow".to_owned()), &counts(0, 9), None);
+        let paths = files.paths.iter().map(|((_, name), path)| (name.as_str(), path)).collect();
+        let shown: Vec<&str> = busiest(paths).into_iter().map(|(name, _)| name).collect();
         assert_eq!(shown.len(), 2 * FILES_SHOWN);
-        assert_eq!((shown[0].as_str(), shown[FILES_SHOWN].as_str()), ("/f39", "/slow"));
+        assert_eq!((shown[0], shown[FILES_SHOWN]), ("/f39", "/slow"));
+    }
+
+    #[test]
+    fn files_of_one_path_add_up() {
+        let mut files = Files::new(0);
+        let key = || (Owner::Host, "/log".to_owned());
+        files.add(key(), &counts(10, 0), None);
+        files.add(key(), &counts(25, 0), Some(&counts(10, 0)));
+        // Replaced: another file under the same path.
+        files.add(key(), &counts(7, 0), None);
+        assert_eq!(files.paths[&key()].bytes, [32, 0]);
     }
 }
