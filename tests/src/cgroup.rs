@@ -53,9 +53,19 @@ impl Cgroup {
 
     /// Starts a program in the cgroup: like a runtime, enters first and executes then.
     pub fn start(&self, program: &Program, arguments: &[&str]) -> Running {
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.path.display());
-        Running::start(Command::new("/bin/sh").args(["-c", &enter, "sh"]).arg(program.path()).args(arguments))
+        let mut command = entering(&[self]);
+        Running::start(command.arg(program.path()).args(arguments))
     }
+}
+
+/// A shell that enters these cgroups and then becomes the program that is added to its arguments. The process id is the
+/// program's.
+pub fn entering(cgroups: &[&Cgroup]) -> Command {
+    let enter = cgroups.iter().map(|cgroup| format!("echo $$ > {}/cgroup.procs && ", cgroup.path.display()));
+    let enter: String = enter.chain(["exec \"$@\"".to_owned()]).collect();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &enter, "sh"]);
+    command
 }
 
 /// A cgroup with a memory limit: in the unified hierarchy, and at the same path below the v1 controller if the machine
@@ -88,10 +98,8 @@ impl MemoryCgroup {
 
     /// Starts a command in the cgroup: enters first and executes then.
     pub fn start(&self, words: &[&str]) -> Running {
-        let cgroups = self.of_controller.iter().chain([&self.unified]);
-        let enter = cgroups.map(|cgroup| format!("echo $$ > {}/cgroup.procs && ", cgroup.path.display()));
-        let enter: String = enter.chain(["exec \"$@\"".to_owned()]).collect();
-        Running::start(Command::new("/bin/sh").args(["-c", &enter, "sh"]).args(words))
+        let cgroups: Vec<&Cgroup> = self.of_controller.iter().chain([&self.unified]).collect();
+        Running::start(entering(&cgroups).args(words))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what the tests need and the machine does not have.
 //!
-//! Debian packages by apt, Python packages into `target/tools`. Refuses: changing anything that is there already.
+//! Debian packages by apt, Python packages and servers into `target/tools`. Refuses: changing anything that is there
+//! already, and starting a service.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use anyhow::{Context, Result};
 
 use crate::command::{exists, run as run_command};
 
+mod unpacked;
+
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -24,6 +27,9 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),
     ("xz", "xz-utils"),
+    ("fio", "fio"),
+    ("strace", "strace"),
+    ("wrk", "wrk"),
 ];
 
 /// Python packages: a Go toolchain, and an OTLP decoder that is not ours.
@@ -41,7 +47,8 @@ pub fn run(workspace: &Path) -> Result<()> {
             Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"),
         )?;
     }
-    python_packages(workspace)
+    python_packages(workspace)?;
+    unpacked::run(&tools(workspace))
 }
 
 /// The search path with the tools of this repository in front.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use self::kernels::{Kernel, KernelImage};
 use self::report::Row;
 
-mod apt;
+pub mod apt;
 mod guest;
 mod host;
 mod initramfs;

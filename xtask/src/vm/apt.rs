@@ -180,6 +180,7 @@ fn private_config(dir: &Path) -> String {
 #clear DPkg::Post-Invoke;
 APT::Architecture "amd64";
 APT::Sandbox::User "root";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 APT::Update::Error-Mode "any";
 Dir::State "{dir}";
 Dir::State::lists "{dir}/lists";
