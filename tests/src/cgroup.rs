@@ -1,10 +1,14 @@
-//! Cgroups as container runtimes make them, in the unified hierarchy of this machine, removed with their handle.
+//! Cgroups as container runtimes make them, removed with their handle: in the unified hierarchy of this machine, which the
+//! agent attributes by, and for containers in those of the v1 controllers too.
 //!
-//! Refuses: v1 controllers other than memory; the agent attributes by the unified hierarchy.
+//! Refuses: real containers ([`crate::container`] makes those).
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::workload::{Program, Running, utf8};
 
@@ -66,6 +70,151 @@ pub fn entering(cgroups: &[&Cgroup]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &enter, "sh"]);
     command
+}
+
+/// The cgroups of a container as the kubelet's cgroupfs driver makes them, one in each hierarchy.
+pub struct ContainerCgroup {
+    id: String,
+    /// By the name of the controllers' mount, empty for the unified one, which is the last.
+    cgroups: Vec<(String, Cgroup)>,
+}
+
+impl ContainerCgroup {
+    /// Makes the cgroups of a container whose id begins with these hexadecimal digits.
+    pub fn make(id_start: &str) -> Self {
+        let id = format!("{id_start:0<64}");
+        let below = format!("kubepods/besteffort/pod6b1c7c3e-0000-4000-8000-0000000000aa/{id}");
+        let unified = mount();
+        let mut mounts: Vec<(String, PathBuf)> = controllers();
+        mounts.push((String::new(), unified));
+        let cgroups = mounts.into_iter().map(|(names, mount)| (names, Cgroup::make_in(mount, &below)));
+        let container = Self { id, cgroups: cgroups.collect() };
+        container.inherit_cpus();
+        container
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The label of its series.
+    pub fn label(&self) -> (&'static str, &str) {
+        ("container_id", &self.id)
+    }
+
+    /// All its cgroups, the unified one last.
+    pub fn cgroups(&self) -> Vec<&Cgroup> {
+        self.cgroups.iter().map(|(_, cgroup)| cgroup).collect()
+    }
+
+    /// A file of a v1 controller, or of the unified hierarchy where that has the controller.
+    pub fn file(&self, controller: &str, name: &str) -> PathBuf {
+        let has = |names: &str| names.split(',').any(|name| name == controller);
+        let found = self.cgroups.iter().find(|(names, _)| has(names)).or(self.cgroups.last());
+        found.expect("the unified one is there").1.path().join(name)
+    }
+
+    /// Whether a controller has a v1 hierarchy.
+    pub fn is_v1(&self, controller: &str) -> bool {
+        self.cgroups.iter().any(|(names, _)| names.split(',').any(|name| name == controller))
+    }
+
+    /// Runs a command in it, from its `execve` on: nothing before that counts for the container.
+    pub fn enter(&self, command: Command) -> Inside {
+        let mut held = Command::new("/bin/sh");
+        held.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        held.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let child = held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child =
+            Inside { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).expect("our child");
+        while !stat().contains(") T ") {
+            assert!(Instant::now() < deadline, "{command:?} does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        for cgroup in self.cgroups() {
+            let path = cgroup.path().join("cgroup.procs");
+            std::fs::write(&path, child.pid().to_string())
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        kill_process(Pid::from_child(&child.child), Signal::CONT).expect("our child");
+        child
+    }
+
+    /// Runs a command in it to its good end; returns what it wrote.
+    pub fn run(&self, command: Command) -> String {
+        self.enter(command).output()
+    }
+
+    /// A new v1 cgroup of `cpuset` takes nobody before it has CPUs and memory.
+    fn inherit_cpus(&self) {
+        for (_, cgroup) in self.cgroups.iter().filter(|(names, _)| names == "cpuset") {
+            for path in cgroup.made.iter() {
+                for name in ["cpuset.cpus", "cpuset.mems"] {
+                    let of_parent = path.parent().map(|parent| parent.join(name)).expect("below the mount");
+                    let value = std::fs::read_to_string(of_parent).expect("cpuset(7)");
+                    std::fs::write(path.join(name), value.trim()).expect("cpuset(7)");
+                }
+            }
+        }
+    }
+}
+
+/// A program in a container's cgroups, which bounds its own time or is killed with its handle.
+pub struct Inside {
+    child: Child,
+}
+
+impl Inside {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its good end; returns what it wrote, which is less than a pipe holds.
+    pub fn output(mut self) -> String {
+        let mut text = [String::new(), String::new()];
+        let status = self.child.wait().expect("our child");
+        let [stdout, stderr] = &mut text;
+        let _no_text = self.child.stdout.take().map(|mut pipe| pipe.read_to_string(stdout));
+        let _no_text = self.child.stderr.take().map(|mut pipe| pipe.read_to_string(stderr));
+        assert!(status.success(), "{status}: {text:?}");
+        std::mem::take(&mut text[0])
+    }
+
+    /// Waits until it has written a line; returns that.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let pipe = self.child.stdout.as_mut().expect("standard output is a pipe");
+        let mut byte = [0];
+        while pipe.read_exact(&mut byte).is_ok() && byte != *b"\n" {
+            line.push(byte[0].into());
+        }
+        line
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The mounts of v1 controllers, by their names.
+fn controllers() -> Vec<(String, PathBuf)> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("proc(5)");
+    let of_line = |line: &str| {
+        let (_, rest) = line.split_once(" - cgroup ")?;
+        let options = rest.rsplit(' ').next()?.split(',').filter(|option| *option != "rw");
+        Some((options.collect::<Vec<_>>().join(","), PathBuf::from(line.split(' ').nth(4)?)))
+    };
+    mounts.lines().filter_map(of_line).collect()
 }
 
 /// A cgroup with a memory limit: in the unified hierarchy, and at the same path below the v1 controller if the machine

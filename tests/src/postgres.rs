@@ -117,6 +117,15 @@ impl Postgres {
         Bench::parse(&String::from_utf8_lossy(&tools::succeed(&mut command).stdout))
     }
 
+    /// The command that runs so many transactions of each client, reads only, over TCP.
+    pub fn bench_over_tcp(&self, clients: u32, transactions_each: u32) -> Command {
+        let mut command = Command::new(self.programs.join("pgbench"));
+        command.args(["-n", "-S", "-c", &clients.to_string(), "-t", &transactions_each.to_string()]);
+        command.env("PGHOST", "127.0.0.1").env("PGPORT", self.address.port().to_string());
+        command.env("PGUSER", "postgres").env("PGDATABASE", "postgres").env("LC_ALL", "C");
+        command
+    }
+
     fn client(&self, program: &str, cgroups: &[&Cgroup]) -> Command {
         let mut command = entering(cgroups);
         command.arg(self.programs.join(program));
@@ -127,7 +136,8 @@ impl Postgres {
 }
 
 impl Bench {
-    fn parse(said: &str) -> Self {
+    /// Reads what it said.
+    pub fn parse(said: &str) -> Self {
         let after = |key: &str| said.lines().find_map(|line| line.strip_prefix(key));
         // `number of transactions actually processed: 200/200`, `number of failed transactions: 0 (0.000%)`.
         let count = |text: &str| {
