@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::agent::Agent;
+use crate::cgroup::ContainerCgroup;
 use crate::http;
 use crate::promql::Sample;
 use crate::receiver::free_address;
+use crate::workload::utf8;
 
 /// A page that is younger than 0.9 s is given out again.
 const FRESH: Duration = Duration::from_millis(950);
@@ -22,6 +26,7 @@ const INTERVAL: &str = "metrics.interval_ms=3600000";
 pub struct Endpoint {
     address: SocketAddr,
     scraped: Cell<Option<Instant>>,
+    _directory: TempDir,
 }
 
 /// Starts `kansoku run` with an endpoint, without crash records and without a backend, and waits until it is hooked in.
@@ -33,10 +38,12 @@ pub fn start(settings: &[&str]) -> (Agent, Endpoint) {
 pub fn start_with(settings: &[&str], variables: &[(&str, &str)]) -> (Agent, Endpoint) {
     let address = free_address();
     let listen = format!("prometheus.listen={address}");
-    let own = ["crash.enabled=false", "local.flame_graph=/dev/null", "profile.frequency_hz=1", &listen];
+    let directory = TempDir::new().expect("a temporary directory");
+    let flame_graph = format!("local.flame_graph={}", utf8(&directory.path().join("flames.html")));
+    let own = ["crash.enabled=false", "profile.frequency_hz=1", &flame_graph, &listen];
     let settings = own.iter().chain(settings).flat_map(|setting| ["--set", setting]);
     let agent = Agent::run(&settings.collect::<Vec<_>>(), variables);
-    (agent, Endpoint { address, scraped: Cell::new(None) })
+    (agent, Endpoint { address, scraped: Cell::new(None), _directory: directory })
 }
 
 impl Endpoint {
@@ -54,6 +61,14 @@ impl Endpoint {
         let answer = http::get(self.address, "/metrics", &[]).unwrap_or_else(|error| panic!("{error}"));
         self.scraped.set(Some(Instant::now()));
         Page::parse(answer.expect_success().text())
+    }
+
+    /// Scrapes a page that knows a container: the agent hears of it some hundred milliseconds after its first process.
+    #[track_caller]
+    pub fn scrape_of(&self, container: &ContainerCgroup) -> Page {
+        self.scrape_until(container.id(), |page| {
+            !page.series("syscall_io_operations_total", &[container.label()]).is_empty()
+        })
     }
 
     /// Scrapes until a page is good enough, and returns that. Fails if none is.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
@@ -28,6 +30,11 @@ static int sure(int result, const char *what) {
         exit(1);
     }
     return result;
+}
+
+static void *sure_memory(void *memory) {
+    if (!memory) exit(1);
+    return memory;
 }
 
 static void sleep_ms(long ms) {
@@ -190,19 +197,24 @@ static void errors(int closed_port, const char *directory) {
         if (write(full, buffer, 1) >= 0 || errno != ENOSPC) exit(6);
 }
 
-// Reads that each wait for a writer.
+// Reads that each wait for a writer, which begins to sleep when the read is about to begin.
 static void waits(int times, int ms) {
     int pipes[2];
     sure(pipe(pipes), "pipe");
+    volatile int *begun = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (fork() == 0) {
         for (int i = 0; i < times; i++) {
+            while (*begun <= i)
+                sleep_ms(1);
             sleep_ms(ms);
             writes(pipes[1], 1, 1);
         }
         _exit(0);
     }
-    for (int i = 0; i < times; i++)
+    for (int i = 0; i < times; i++) {
+        ++*begun;
         sure(read(pipes[0], buffer, 1), "read");
+    }
     wait(NULL);
 }
 
@@ -236,7 +248,7 @@ static void call(int port, int times, int resets, int bytes) {
 }
 
 // A connect that nobody answers, given up after a time: the listener's queue is full. Prints the port.
-static void unanswered(int ms) {
+static __attribute__((noinline, noclone)) void unanswered(int ms) {
     int port = 0, listener = bound(SOCK_STREAM, &port);
     sure(listen(listener, 0), "listen");
     connected(SOCK_STREAM, port);
@@ -247,6 +259,23 @@ static void unanswered(int ms) {
     if (connect(sock, (void *)&address, sizeof address) >= 0 || errno != EINPROGRESS) exit(2);
     close(sock);
     printf("%d\n", port);
+}
+
+// Keeps memory and some threads until it is killed.
+static void *rest(void *nothing) {
+    for (;;) pause();
+    return nothing;
+}
+
+static void hold(int megabytes, int threads) {
+    size_t bytes = (size_t)megabytes << 20;
+    memset(sure_memory(malloc(bytes)), 1, bytes);
+    pthread_t thread;
+    for (int i = 1; i < threads; i++)
+        sure(-pthread_create(&thread, NULL, rest, NULL), "pthread_create");
+    printf("ready\n");
+    fflush(stdout);
+    rest(NULL);
 }
 
 int main(int count, char **words) {
@@ -264,6 +293,7 @@ int main(int count, char **words) {
     else if (!strcmp(what, "serve")) serve(number[0], number[1]);
     else if (!strcmp(what, "call")) call(number[0], number[1], number[2], number[3]);
     else if (!strcmp(what, "unanswered")) unanswered(number[0]);
+    else if (!strcmp(what, "hold")) hold(number[0], number[1]);
     else return 9;
     return 0;
 }
