@@ -72,6 +72,9 @@ pub fn entering(cgroups: &[&Cgroup]) -> Command {
     command
 }
 
+/// Above the pods of the test containers. A path of Kubernetes has `kubepods` in it.
+const PARENT: &str = "kansoku-test.kubepods/besteffort";
+
 /// The cgroups of a container as the kubelet's cgroupfs driver makes them, one in each hierarchy.
 pub struct ContainerCgroup {
     id: String,
@@ -83,13 +86,14 @@ impl ContainerCgroup {
     /// Makes the cgroups of a container whose id begins with these hexadecimal digits.
     pub fn make(id_start: &str) -> Self {
         let id = format!("{id_start:0<64}");
-        let below = format!("kubepods/besteffort/pod6b1c7c3e-0000-4000-8000-0000000000aa/{id}");
-        let unified = mount();
+        let below = format!("{PARENT}/pod6b1c7c3e-0000-4000-8000-0000000000aa/{id}");
         let mut mounts: Vec<(String, PathBuf)> = controllers();
-        mounts.push((String::new(), unified));
+        mounts.push((String::new(), mount()));
         let cgroups = mounts.into_iter().map(|(names, mount)| (names, Cgroup::make_in(mount, &below)));
-        let container = Self { id, cgroups: cgroups.collect() };
+        let mut container = Self { id, cgroups: cgroups.collect() };
         container.inherit_cpus();
+        // They go with the container, the shared ones only with the last.
+        container.cgroups.iter_mut().for_each(|(_, cgroup)| cgroup.made.clear());
         container
     }
 
@@ -159,6 +163,23 @@ impl ContainerCgroup {
                     let value = std::fs::read_to_string(of_parent).expect("cpuset(7)");
                     std::fs::write(path.join(name), value.trim()).expect("cpuset(7)");
                 }
+            }
+        }
+    }
+}
+
+impl Drop for ContainerCgroup {
+    fn drop(&mut self) {
+        // What its first process left behind.
+        if let Some((_, unified)) = self.cgroups.last() {
+            let _none_left = std::fs::write(unified.path.join("cgroup.kill"), "1");
+        }
+        for (_, cgroup) in self.cgroups.drain(..) {
+            let (mount, path) = (cgroup.mount.clone(), cgroup.path.clone());
+            remove(&path);
+            // The parents are shared by all test containers: the last one takes them with it.
+            for parent in path.ancestors().skip(1).take_while(|parent| **parent != mount) {
+                let _in_use = std::fs::remove_dir(parent);
             }
         }
     }
@@ -265,12 +286,14 @@ fn memory_mount() -> Option<PathBuf> {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A cgroup is busy for a moment after its last process.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        for path in self.made.iter().rev() {
-            while std::fs::remove_dir(path).is_err() && path.exists() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        self.made.iter().rev().for_each(|path| remove(path));
+    }
+}
+
+/// Removes a cgroup, which is busy for a moment after its last process.
+fn remove(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while std::fs::remove_dir(path).is_err() && path.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
