@@ -3,7 +3,7 @@
 //! Every workload runs in a container's cgroups, so its counts stand apart from all else on the machine. Refuses:
 //! tolerance where a number is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -218,6 +218,33 @@ fn fio_to_the_byte() {
     assert!(told <= bound * 2.0 && told >= bound / 4.0, "fio's median is {told}, ours at most {bound}");
     assert_eq!(receiver.complaints(), Vec::<String>::new());
     stop(agent, &page);
+}
+
+/// A path that is another file each time is one series, with all that was written to it.
+#[test]
+fn files_that_are_replaced() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("replaced");
+    let container = ContainerCgroup::make("f104");
+    let receiver = Receiver::start(Protocol::Http, Behaviour::Accept);
+    let [url, wire] = receiver.variables();
+    let settings = ["io.files=true", "metrics.interval_ms=500"];
+    let (agent, endpoint) = endpoint::start_with(&settings, &[(&url.0, &url.1), (&wire.0, &wire.1)]);
+    let write = "/usr/bin/dd if=/dev/zero of=$0.new bs=1k count=5 status=none; /usr/bin/mv $0.new $0";
+    let script = format!("for i in 1 2 3 4; do {write}; done");
+    container.run(command(&["/bin/sh", "-c", &script, utf8(&file)]));
+    let page = endpoint.scrape_of(&container);
+    let written = [container.label(), ("disk_io_direction", "write")];
+    let by_path = page.by("file_io_bytes_total", &written, &["file_path"]);
+    let path = format!("{}.new", utf8(&file));
+    assert_eq!(by_path.get(&path), Some(&20_480.0), "{by_path:?}");
+    stop(agent, &page);
+    for request in receiver.metrics() {
+        let mut told = BTreeSet::new();
+        for point in points(&[request], "file.io.bytes") {
+            assert!(told.insert((point.resource.clone(), point.attributes.clone())), "twice: {point:?}");
+        }
+    }
 }
 
 /// Reads that wait 20 ms each are in the bucket of 20 ms, each of them and nothing else.

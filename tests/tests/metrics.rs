@@ -322,8 +322,8 @@ fn prometheus_and_victoria_metrics_agree() {
         ("scheduler_context_switches_total", &["process_context_switch_type"]),
     ] {
         let expression = format!("{name}{{container_id=\"{id}\"}}");
-        let expected = by(prometheus.query(&expression), labels);
-        assert!(!expected.is_empty(), "Prometheus has no {expression}");
+        let scraped = prometheus.query_until(&expression, Duration::from_secs(5), |found| !found.is_empty());
+        let expected = by(scraped, labels);
         let found = by(victoria.query(&expression), labels);
         assert_eq!(found, expected, "{name}");
         compared += expected.len();

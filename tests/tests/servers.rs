@@ -179,20 +179,20 @@ fn members(cgroup: &Cgroup) -> Vec<u32> {
 
 #[test]
 fn nginx_serves_in_its_cgroup() {
-    let cgroup = Cgroup::make("h-tools-nginx");
+    let cgroup = Cgroup::make("kansoku-test-nginx");
     let nginx = Nginx::start(2, 100, &[&cgroup]);
     let inside = members(&cgroup);
     assert_eq!(inside.len(), 3, "a master and two workers: {inside:?}");
     assert!(inside.contains(&nginx.pid()));
     let before = nginx.served();
-    let client = Cgroup::make("h-tools-wrk");
+    let client = Cgroup::make("kansoku-test-wrk");
     let load = nginx.load(8, 2, &[&client]);
     let after = nginx.served();
     println!("{load:?} {before:?} {after:?}");
     assert_eq!((load.bad_answers, load.socket_errors), (0, 0));
     let served = after.requests - before.requests;
     assert!((load.requests + 1..=load.requests + 1 + 8).contains(&served), "{load:?} {served}");
-    let path = mount().join("h-tools-nginx");
+    let path = mount().join("kansoku-test-nginx");
     drop(nginx);
     assert_eq!(members(&cgroup), Vec::<u32>::new());
     drop(cgroup);
@@ -201,7 +201,7 @@ fn nginx_serves_in_its_cgroup() {
 
 #[test]
 fn postgres_works_in_its_cgroup() {
-    let cgroup = Cgroup::make("h-tools-postgres");
+    let cgroup = Cgroup::make("kansoku-test-postgres");
     let started = std::time::Instant::now();
     let postgres = Postgres::start(&[&cgroup]);
     println!("postgres is ready after {:?}", started.elapsed());
