@@ -14,7 +14,7 @@ use crate::command::{exists, run as run_command};
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -30,6 +30,9 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("fio", "fio"),
     ("strace", "strace"),
     ("wrk", "wrk"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("ip", "iproute2"),
 ];
 
 /// Python packages: a Go toolchain, and an OTLP decoder that is not ours.
