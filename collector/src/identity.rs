@@ -15,7 +15,7 @@ pub use cgroup::{CgroupName, Container, Runtime, pod_uid};
 pub use directory::{Directory, KEEP_ENDED_NS, Placement};
 use quick_cache::unsync::Cache;
 
-use crate::kernel::CgroupMount;
+use crate::kernel::{CgroupMount, cgroup_id_of};
 
 /// Cgroup names that are remembered; a busy node has some thousand.
 const CGROUPS_MAX: usize = 16_384;
@@ -179,6 +179,19 @@ impl Identity {
             self.cgroups.insert(cgroup_id, Known { name: Arc::clone(&name), is_own });
         }
         name
+    }
+
+    /// The id of the cgroup that a process is in now; 0 if that cannot be told.
+    pub fn cgroup_id_of(&self, tgid: u32) -> u64 {
+        let path = i32::try_from(tgid).ok().and_then(|tgid| procfs::process::Process::new(tgid).ok());
+        let path = path.and_then(|process| process.cgroups().ok()).and_then(|hierarchies| {
+            hierarchies
+                .into_iter()
+                .find(|hierarchy| hierarchy.hierarchy == 0)
+                .map(|hierarchy| hierarchy.pathname)
+        });
+        let (Some(mount), Some(path)) = (&self.mount, path) else { return 0 };
+        cgroup_id_of(&mount.path().join(path.trim_start_matches('/'))).unwrap_or(0)
     }
 
     /// Whether all that happens in a cgroup is its owner's: its own path names it.

@@ -56,8 +56,8 @@ impl Io {
         }
     }
 
-    /// All metrics now.
-    pub fn collect(&mut self, now_unix_ns: u64, directory: &mut Directory) -> Vec<Metric> {
+    /// Takes the kernel's counts.
+    pub fn read(&mut self, now_unix_ns: u64, directory: &mut Directory) {
         let now_ns = monotonic_ns();
         let gone = if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
             self.sweep_ns = now_ns;
@@ -70,7 +70,10 @@ impl Io {
         block.begin();
         maps.read(|key, counts| {
             let whose = match key.measure == Measure::Block as u8 && block.is_apart() {
-                true => Whose::Owner(block.owner_of(key.cgroup_id)),
+                true => match block.owner_of(key.cgroup_id) {
+                    Some(key) if directory.subject(&key).is_none() => Whose::Later,
+                    owner => Whose::Owner(owner),
+                },
                 false => owners.of_cgroup(key.cgroup_id, directory, now_ns),
             };
             // What is not taken now is taken with what comes until then.
@@ -81,6 +84,15 @@ impl Io {
         series.end_reading(now_unix_ns, |owner| {
             owner.as_ref().is_none_or(|key| directory.subject(key).is_some())
         });
+        if self.sweep_ns == now_ns {
+            self.sweep(&gone, now_ns, directory);
+        }
+    }
+
+    /// All metrics now.
+    pub fn collect(&mut self, now_unix_ns: u64, directory: &mut Directory) -> Vec<Metric> {
+        self.read(now_unix_ns, directory);
+        let now_ns = monotonic_ns();
         let owner_of = |owner: &series::OwnerKey| match owner {
             None => Some(Owner::Host),
             Some(key) => directory.subject(key).map(|subject| Owner::Subject(Arc::clone(subject))),
@@ -98,13 +110,14 @@ impl Io {
         let names = Names { owner: &owner, process: &process, device: &device_name };
         let mut metrics = metrics::metrics(self.series.iter(), &names);
         if let Some(files) = &mut self.files {
-            let owned = |cgroup_id: u64| owner_of(&directory.of_cgroup(cgroup_id).cloned());
+            let owners = &mut self.owners;
+            let owned = |cgroup_id: u64| match owners.of_cgroup(cgroup_id, directory, now_ns) {
+                Whose::Owner(owner) => owner_of(&owner),
+                Whose::Later => None,
+            };
             metrics.extend(files.collect(&mut self.maps, now_unix_ns, owned));
         }
         metrics.push(self.overflow());
-        if !gone.is_empty() || self.sweep_ns == now_ns {
-            self.sweep(&gone, now_ns, directory);
-        }
         metrics
     }
 

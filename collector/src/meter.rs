@@ -37,6 +37,11 @@ pub enum News {
 pub trait MetricSink: Send {
     /// Takes one. Runs on the thread `metrics`.
     fn accept(&mut self, snapshot: &Snapshot);
+
+    /// Whether anybody wants one on the tick.
+    fn wants(&self) -> bool {
+        true
+    }
 }
 
 /// What is collected.
@@ -102,6 +107,14 @@ impl Meter {
             }
             if is_over || Instant::now() >= due {
                 due = Instant::now() + options.interval;
+                if !sink.wants() {
+                    // Scrapes make their own. But what waits in the kernel's map needs a reading now and then.
+                    sources.read_kernel();
+                    if is_over {
+                        return;
+                    }
+                    continue;
+                }
                 last = Arc::new(sources.collect());
                 collected = Some(Instant::now());
                 sink.accept(&last);
@@ -170,6 +183,13 @@ impl Sources {
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             }
+        }
+    }
+
+    /// Takes the kernel's counts, so that those of cgroups that end are not lost.
+    fn read_kernel(&mut self) {
+        if let Some(io) = &mut self.io {
+            io.read(unix_ns(), &mut self.directory);
         }
     }
 

@@ -271,7 +271,8 @@ impl ProcessTable {
             if self.processes.contains_key(&tgid) {
                 continue;
             }
-            if let Some((task, start_ticks)) = scan::task(tgid) {
+            if let Some((mut task, start_ticks)) = scan::task(tgid) {
+                task.cgroup_id = self.identity.cgroup_id_of(tgid);
                 self.insert_from_proc(&task, start_ticks);
             }
         }

@@ -34,6 +34,10 @@ struct Nobody;
 
 impl MetricSink for Nobody {
     fn accept(&mut self, _: &Snapshot) {}
+
+    fn wants(&self) -> bool {
+        false
+    }
 }
 
 fn endpoint(config: &Config) -> (Option<Server>, SnapshotAnswers) {

@@ -46,12 +46,13 @@ impl Files {
         Self { paths: HashMap::new(), read: HashMap::new(), read_unix_ns: start_unix_ns, start_unix_ns }
     }
 
-    /// The busiest paths since the last reading, with all their counts since they were first seen.
+    /// The busiest paths since the last reading, with all their counts since they were first seen. Files whose owner is not
+    /// known yet wait.
     pub fn collect(
         &mut self,
         maps: &mut IoMaps,
         now_unix_ns: u64,
-        owner_of: impl Fn(u64) -> Option<Owner>,
+        mut owner_of: impl FnMut(u64) -> Option<Owner>,
     ) -> Vec<Metric> {
         let files = maps.files();
         let is_crowded = files.len() >= FILES_CROWDED;
@@ -59,11 +60,12 @@ impl Files {
             (path.recent_bytes, path.recent_time_ns) = (0, 0);
         }
         for (key, counts) in files {
-            let before = self.read.insert(key, counts);
+            let before = self.read.get(&key).copied();
             if is_crowded && before.is_some_and(|before| before == counts) {
                 maps.forget_file(&key);
                 self.read.remove(&key);
             } else if let Some(owner) = owner_of(key.cgroup_id) {
+                self.read.insert(key, counts);
                 self.add((owner, path(&counts)), &counts, before.as_ref());
             }
         }
