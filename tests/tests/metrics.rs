@@ -83,7 +83,8 @@ fn cgroups_as_the_kernel_has_them() {
         let before = [file("memory", "memory.usage_in_bytes"), file("cpuacct", "cpuacct.usage")];
         page = endpoint.scrape();
         let after = [file("memory", "memory.usage_in_bytes"), file("cpuacct", "cpuacct.usage")];
-        let usage = page.value("container_memory_usage_bytes", &[container.label()]);
+        // Of names that cAdvisor has too, the endpoint has its series.
+        let usage = page.value("container_memory_usage_bytes", &[("name", container.id())]);
         let (low, high) = (before[0].min(after[0]), before[0].max(after[0]));
         assert!((low..=high).contains(&usage), "{usage} bytes, {low} to {high} in the file");
         let name = [("name", container.id())];
@@ -99,10 +100,10 @@ fn cgroups_as_the_kernel_has_them() {
     let rss = page.value("container_memory_rss_bytes", &own);
     assert_eq!(rss, statistic(&container, ["total_rss", "anon"]));
     assert!(rss >= 20.0 * 1_048_576.0, "it holds 20 MiB: {rss}");
-    let working_set = page.value("container_memory_working_set_bytes", &own);
-    let inactive = statistic(&container, ["total_inactive_file", "inactive_file"]);
-    assert_eq!(working_set, page.value("container_memory_usage_bytes", &own) - inactive);
     let name = [("name", container.id())];
+    let working_set = page.value("container_memory_working_set_bytes", &name);
+    let inactive = statistic(&container, ["total_inactive_file", "inactive_file"]);
+    assert_eq!(working_set, page.value("container_memory_usage_bytes", &name) - inactive);
     assert_eq!(page.value("container_spec_memory_limit_bytes", &name), LIMIT);
     let hits = page.value("container_memory_failcnt", &name);
     assert_eq!(hits, file("memory", "memory.failcnt"));
@@ -119,7 +120,7 @@ fn cgroups_as_the_kernel_has_them() {
     let (id, started) = (container.id().to_owned(), page.value("container_start_time_seconds", &name));
     drop((holder, container));
     let page = endpoint.scrape();
-    let left: Vec<&Sample> = page.series("container_memory_usage_bytes", &[("container_id", &id)]);
+    let left: Vec<&Sample> = page.series("container_memory_usage_bytes", &[("name", &id)]);
     assert!(left.is_empty(), "it is gone: {left:?}");
     std::thread::sleep(Duration::from_millis(1100));
     let again = ContainerCgroup::make("ca01");
@@ -128,7 +129,7 @@ fn cgroups_as_the_kernel_has_them() {
         !page.series("container_start_time_seconds", &[("name", &id)]).is_empty()
     });
     assert!(page.value("container_start_time_seconds", &[("name", &id)]) >= started + 1.0);
-    assert!(page.value("container_memory_usage_bytes", &[("container_id", &id)]) < 10e6);
+    assert!(page.value("container_memory_usage_bytes", &[("name", &id)]) < 10e6);
     assert_eq!(page.value("container_memory_failcnt", &[("name", &id)]), 0.0);
     stop(agent);
 }
