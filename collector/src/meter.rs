@@ -135,6 +135,8 @@ struct Sources {
     scraper: Option<Scraper>,
     agent: Vec<Metric>,
     directory: Directory,
+    /// Whether a container may be there that was not at the last collection.
+    has_news: bool,
     cardinality: Cardinality,
     cut: u64,
     start_unix_ns: u64,
@@ -164,6 +166,7 @@ impl Sources {
             scraper,
             agent: Vec::new(),
             directory: Directory::default(),
+            has_news: true,
             cardinality: Cardinality::new(options.limits.clone()),
             cut: 0,
             start_unix_ns: unix_ns(),
@@ -177,6 +180,7 @@ impl Sources {
         loop {
             match news.try_recv() {
                 Ok(News::Placements(placements)) => {
+                    self.has_news = true;
                     placements.into_iter().for_each(|placement| self.directory.place(placement));
                 }
                 Ok(News::Agent(metrics)) => self.agent = metrics,
@@ -202,7 +206,8 @@ impl Sources {
         }
         if let Some(containers) = &mut self.containers {
             let directory = &self.directory;
-            metrics.extend(containers.collect(now_unix_ns, |_, key| {
+            let has_news = std::mem::take(&mut self.has_news);
+            metrics.extend(containers.collect(now_unix_ns, has_news, |_, key| {
                 let key = match key {
                     CgroupKey::Container(id) => Key::Container(id.to_string()),
                     CgroupKey::Unit(unit) => Key::Unit(unit.to_string()),

@@ -16,6 +16,7 @@ use crate::telemetry::Metric;
 use device::DeviceNames;
 use directory::Buffers;
 use hierarchy::Hierarchies;
+use hot::{Hot, State};
 use layer::Layers;
 use metrics::{Machine, Reading};
 use network::{NamespaceUsage, Namespaces};
@@ -28,6 +29,7 @@ pub mod device;
 pub mod directory;
 pub mod filesystem;
 pub mod hierarchy;
+pub mod hot;
 pub mod layer;
 pub mod metrics;
 pub mod network;
@@ -42,6 +44,9 @@ pub const SLOW_EVERY: u64 = 12;
 
 /// Pressure, I/O, threads and OOM kills are read each time of so many.
 pub const MOST_EVERY: u64 = 6;
+
+/// The hierarchies are walked each time of so many, beside when the caller knows of a new cgroup or one is gone.
+pub const WALK_EVERY: u64 = 10;
 
 /// Whose a cgroup is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +89,9 @@ pub struct ContainerResources {
     namespaces: Namespaces,
     names: DeviceNames,
     layers: Layers,
+    hot_files: usize,
+    hot_files_max: usize,
+    must_walk: bool,
     collections: u64,
     boot_unix_s: u64,
 }
@@ -92,6 +100,7 @@ pub struct ContainerResources {
 struct Entry {
     key: CgroupKey,
     inode: u64,
+    hot: Option<Hot>,
     usage: CgroupUsage,
     before: CgroupUsage,
     /// When `usage` was read; 0 before the first reading.
@@ -132,6 +141,9 @@ impl ContainerResources {
             namespaces: Namespaces::default(),
             names: DeviceNames::default(),
             layers: Layers::default(),
+            hot_files: 0,
+            hot_files_max: hot::files_max(),
+            must_walk: true,
             collections: 0,
             boot_unix_s: procfs::boot_time_secs().unwrap_or(0),
         }
@@ -142,13 +154,18 @@ impl ContainerResources {
         self.walk.left_out()
     }
 
-    /// Reads all cgroups. `subject_of` names the owner of a path; containers and services without one are left out.
+    /// Reads all cgroups. `has_news` says that there may be new ones. `subject_of` names the owner of a path; containers
+    /// and services without one are left out.
     pub fn collect(
         &mut self,
         now_unix_ns: u64,
+        has_news: bool,
         mut subject_of: impl FnMut(&str, &CgroupKey) -> Option<Arc<Subject>>,
     ) -> Vec<Metric> {
-        self.update_entries(now_unix_ns);
+        if has_news || self.must_walk || self.collections.is_multiple_of(WALK_EVERY) {
+            self.must_walk = false;
+            self.update_entries(now_unix_ns);
+        }
         self.namespaces.begin();
         let mut reported: Vec<(Arc<str>, Option<NamespaceUsage>, bool)> =
             Vec::with_capacity(self.entries.len());
@@ -162,6 +179,8 @@ impl ContainerResources {
                 continue;
             }
             if !self.read_entry(&path, now_unix_ns) {
+                // Another one may stand there now.
+                self.must_walk = true;
                 continue;
             }
             let namespace = self.network_of(&path);
@@ -181,6 +200,7 @@ impl ContainerResources {
     fn update_entries(&mut self, now_unix_ns: u64) {
         let found = self.walk.walk(&self.hierarchies, &mut self.buffers, &mut *self.classify);
         self.entries.retain(|path, entry| found.get(path).is_some_and(|found| found.inode == entry.inode));
+        self.hot_files = 2 * self.entries.values().filter(|entry| entry.hot.is_some()).count();
         let new: Vec<(Arc<str>, Found)> = found
             .iter()
             .filter(|(path, _)| !self.entries.contains_key(*path))
@@ -189,6 +209,7 @@ impl ContainerResources {
         for (path, found) in new {
             let start_unix_ns = self.start_of(&path, &found).min(now_unix_ns);
             let entry = Entry {
+                hot: self.open_hot(&path, &found.key),
                 key: found.key,
                 inode: found.inode,
                 usage: CgroupUsage::default(),
@@ -204,6 +225,16 @@ impl ContainerResources {
             };
             self.entries.insert(path, entry);
         }
+    }
+
+    /// The files that tell whether a cgroup rests. The root never does.
+    fn open_hot(&mut self, path: &str, key: &CgroupKey) -> Option<Hot> {
+        if *key == CgroupKey::Root || self.hot_files >= self.hot_files_max {
+            return None;
+        }
+        let hot = Hot::open(&self.hierarchies, path);
+        self.hot_files += if hot.is_some() { 2 } else { 0 };
+        hot
     }
 
     /// When a cgroup began: its directory's time may be too late, its first process's is not.
@@ -232,8 +263,13 @@ impl ContainerResources {
             (_, true) => Scope::Most,
             _ => Scope::Changing,
         };
+        let state = entry.hot.as_ref().map_or(State::Changed, |hot| hot.state(&entry.usage));
+        if state == State::Gone {
+            return false;
+        }
         entry.before.clone_from(&entry.usage);
-        if !read::read(&self.hierarchies, path, scope, &mut self.buffers, &mut entry.usage) {
+        let rests = state == State::Rests && scope == Scope::Changing;
+        if !rests && !read::read(&self.hierarchies, path, scope, &mut self.buffers, &mut entry.usage) {
             return false;
         }
         if entry.key == CgroupKey::Root {

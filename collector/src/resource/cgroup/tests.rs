@@ -79,7 +79,7 @@ const LATER: u64 = 4_000_000_000_000_000_000;
 #[test]
 fn names_and_labels() {
     let place = tempfile::tempdir().expect("a directory");
-    let metrics = tree(place.path()).collect(LATER, subject);
+    let metrics = tree(place.path()).collect(LATER, true, subject);
     let labels: Vec<(String, f64)> = series(&metrics, "container_cpu_usage_seconds_total")
         .into_iter()
         .map(|(labels, _, value)| (labels, value))
@@ -119,23 +119,23 @@ fn resets_and_ends() {
     let place = tempfile::tempdir().expect("a directory");
     let mut all = tree(place.path());
     let start = |metrics: &[Metric]| series(metrics, "container_cpu_usage_seconds_total")[3].1;
-    let first = all.collect(LATER, subject);
+    let first = all.collect(LATER, true, subject);
     assert!(start(&first) > 0 && start(&first) <= LATER);
     assert!(series(&first, "container.cpu.usage").is_empty(), "no reading before");
     write(place.path(), &[("pod/c1/cpu.stat", "usage_usec 6000000\n")]);
-    let second = all.collect(LATER + 1_000_000_000, subject);
+    let second = all.collect(LATER + 1_000_000_000, true, subject);
     assert_eq!(start(&second), start(&first));
     assert_eq!(series(&second, "container.cpu.usage")[1].2, 2.0);
     write(place.path(), &[("pod/c1/cpu.stat", "usage_usec 1000000\n")]);
-    let third = all.collect(LATER + 2_000_000_000, subject);
+    let third = all.collect(LATER + 2_000_000_000, true, subject);
     assert_eq!(start(&third), LATER + 1_000_000_000, "since the reading before");
     // A number that vanished is absent, the others stay.
     std::fs::remove_file(place.path().join("pod/c1/cpu.stat")).expect("there");
-    let fourth = all.collect(LATER + 3_000_000_000, subject);
+    let fourth = all.collect(LATER + 3_000_000_000, true, subject);
     assert_eq!(series(&fourth, "container_cpu_usage_seconds_total").len(), 4);
     assert_eq!(series(&fourth, "container.memory.usage").len(), 1);
     std::fs::remove_dir_all(place.path().join("pod/c1")).expect("there");
-    let fifth = all.collect(LATER + 4_000_000_000, subject);
+    let fifth = all.collect(LATER + 4_000_000_000, true, subject);
     assert!(series(&fifth, "container.memory.usage").is_empty());
     assert_eq!(all.entries.len(), 4);
 }
@@ -149,7 +149,7 @@ fn this_machine_equals_its_files() {
     let mut all = ContainerResources::new(hierarchies, Options::default(), |path| {
         (path == "/").then_some(CgroupKey::Root)
     });
-    let metrics = all.collect(LATER, subject);
+    let metrics = all.collect(LATER, true, subject);
     let used = series(&metrics, "container_cpu_usage_seconds_total");
     assert!(used.len() == 1 && used[0].2 > 0.0);
     if let Some(peak) = limit.and_then(|text| text.trim().parse::<f64>().ok()) {

@@ -1,0 +1,139 @@
+//! The two files of a cgroup that tell whether it did anything since it was looked at: its processor time and its memory.
+//!
+//! Kept open, because opening costs four times the reading; an open file of a cgroup holds up nothing of its container, and
+//! says so when the cgroup is gone. Refuses: more open files than [`files_max`]; what comes later is opened each time.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::{Errno, pread};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::hierarchy::{Hierarchies, Version};
+use super::parse;
+use super::usage::{CgroupUsage, CpuUsage};
+
+/// Files that are kept open: of 1,024 cgroups.
+const FILES_MAX: usize = 2_048;
+
+/// Bytes of one of these files; `cpu.stat` of v2 has about 300.
+const FILE_BYTES_MAX: usize = 1_024;
+
+/// How many files may be kept open: at most a quarter of the descriptors that this process may have, which are made as
+/// many as the system allows.
+pub fn files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let has_raised = setrlimit(Resource::Nofile, raised).is_ok();
+    let descriptors = if has_raised { limit.maximum } else { limit.current };
+    let quarter = descriptors.map_or(FILES_MAX as u64, |descriptors| descriptors / 4);
+    usize::try_from(quarter).unwrap_or(FILES_MAX).min(FILES_MAX)
+}
+
+/// The files of one cgroup.
+pub struct Hot {
+    cpu: OwnedFd,
+    /// Whether the file with the processor time is `cpu.stat`, which has more than that.
+    has_cpu_stat: bool,
+    memory: OwnedFd,
+}
+
+/// What the files said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing was used since.
+    Rests,
+    /// Something was.
+    Changed,
+    /// The cgroup is gone.
+    Gone,
+}
+
+impl Hot {
+    /// Opens the files; `None` where a hierarchy does not have them.
+    pub fn open(hierarchies: &Hierarchies, path: &str) -> Option<Self> {
+        let mut cpu = None;
+        let mut memory = None;
+        for hierarchy in hierarchies.all() {
+            if !hierarchy.has_cpu_time && !hierarchy.has_memory {
+                continue;
+            }
+            let Some(directory) = hierarchy.open_cgroup(path) else { continue };
+            let open =
+                |name| openat(directory.as_fd(), name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+            let is_v2 = hierarchy.version == Version::V2;
+            if hierarchy.has_cpu_time && cpu.is_none() {
+                cpu = open(if is_v2 { "cpu.stat" } else { "cpuacct.usage" }).map(|file| (file, is_v2));
+            }
+            if hierarchy.has_memory && memory.is_none() {
+                memory = open(if is_v2 { "memory.current" } else { "memory.usage_in_bytes" });
+            }
+        }
+        let (cpu, has_cpu_stat) = cpu?;
+        Some(Self { cpu, has_cpu_stat, memory: memory? })
+    }
+
+    /// Whether anything was used since `usage` was read.
+    pub fn state(&self, usage: &CgroupUsage) -> State {
+        let mut bytes = [0; FILE_BYTES_MAX];
+        let cpu_ns = match read(&self.cpu, &mut bytes) {
+            Err(Errno::NODEV) => return State::Gone,
+            Err(_) => return State::Changed,
+            Ok(text) if self.has_cpu_stat => {
+                let mut cpu = CpuUsage::default();
+                parse::cpu_stat(text, true, &mut cpu);
+                cpu.total_ns
+            }
+            Ok(text) => parse::number(text),
+        };
+        if cpu_ns.is_none() || cpu_ns != usage.cpu.total_ns {
+            return State::Changed;
+        }
+        match read(&self.memory, &mut bytes) {
+            Err(Errno::NODEV) => State::Gone,
+            Ok(text) if parse::number(text).is_some_and(|now| Some(now) == usage.memory.usage_bytes) => {
+                State::Rests
+            }
+            _ => State::Changed,
+        }
+    }
+}
+
+fn read<'a>(file: &OwnedFd, bytes: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let length = pread(file, &mut *bytes, 0)?;
+    Ok(&bytes[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn check(place: &Path, hot: &Hot, cpu: &str, memory: &str, expected: State) {
+        std::fs::write(place.join("cpuacct/c/cpuacct.usage"), cpu).expect("writable");
+        std::fs::write(place.join("memory/c/memory.usage_in_bytes"), memory).expect("writable");
+        let mut usage = CgroupUsage::default();
+        usage.cpu.total_ns = Some(50);
+        usage.memory.usage_bytes = Some(70);
+        assert_eq!(hot.state(&usage), expected, "{cpu} {memory}");
+    }
+
+    #[test]
+    fn what_rests_and_what_does_not() {
+        let place = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| place.path().join(name);
+        for (directory, file) in [("cpuacct/c", "cpuacct.usage"), ("memory/c", "memory.usage_in_bytes")] {
+            std::fs::create_dir_all(at(directory)).expect("writable");
+            std::fs::write(at(directory).join(file), "0\n").expect("writable");
+        }
+        let (cpuacct, memory) = (at("cpuacct"), at("memory"));
+        let hierarchies = Hierarchies::at(&[(&["cpuacct"], &cpuacct), (&["memory"], &memory)], None);
+        let hierarchies = hierarchies.expect("two directories");
+        assert!(Hot::open(&hierarchies, "/none").is_none());
+        let hot = Hot::open(&hierarchies, "/c").expect("both files");
+        check(place.path(), &hot, "50\n", "70\n", State::Rests);
+        check(place.path(), &hot, "51\n", "70\n", State::Changed);
+        check(place.path(), &hot, "50\n", "71\n", State::Changed);
+        check(place.path(), &hot, "garbage", "70\n", State::Changed);
+    }
+}
