@@ -103,7 +103,7 @@ impl Prometheus {
         let program = tools::require("prometheus", "prometheus");
         let directory = TempDir::new().expect("a temporary directory");
         let at = |name: &str| utf8(&directory.path().join(name)).to_owned();
-        let config = "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n".to_owned();
+        let config = "global: {scrape_interval: 2s, scrape_timeout: 2s}\nscrape_configs:\n".to_owned();
         let config = scrapes.iter().fold(config, |config, scrape| config + &scrape.yaml());
         tools::write_file(&directory.path().join("prometheus.yml"), config.as_bytes());
         let address = free_address();
