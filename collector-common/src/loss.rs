@@ -12,7 +12,7 @@ pub enum Signal {
     Mapping = 1,
     /// On-CPU samples.
     Profile = 2,
-    /// The agent's own metrics (made in the daemon only).
+    /// Points of metrics that go to the backend (made in the daemon only).
     Metric = 3,
     /// Deaths that were no plain success.
     Crash = 4,

@@ -13,6 +13,8 @@ use collector_common::limits::{
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 
+use crate::atomic;
+
 #[map]
 static PROCESS_RING: RingBuf = RingBuf::with_byte_size(PROCESS_RING_BYTES, 0);
 
@@ -36,8 +38,7 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTER
 pub fn count(signal: Signal, counter: KernelCounter) {
     if let Some(slot) = COUNTERS.get_ptr_mut(kernel_counter(signal, counter)) {
         // SAFETY: the map look-up gave a valid, aligned pointer to this CPU's u64, which lives as long as the program.
-        // Assembly, because this target has no atomic types in `core`; the instruction exists on every kernel.
-        unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) 1u64) };
+        unsafe { atomic::add(slot, 1) };
     }
 }
 

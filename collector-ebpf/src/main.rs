@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 
 mod arch;
+mod atomic;
 mod crash;
 mod emit;
 mod io;

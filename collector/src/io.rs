@@ -18,6 +18,8 @@ use collector_common::io::{Key as KernelKey, Measure, OVERFLOW_CGROUP};
 use crate::clock::monotonic_ns;
 use crate::identity::Directory;
 use crate::kernel::{CgroupMount, IoMaps, IoOptions};
+use crate::resource::cgroup::device::DeviceNames;
+use crate::resource::cgroup::usage::DeviceNumber;
 use crate::telemetry::{Metric, MetricKind, Owner, Point};
 use cgroups::BlockCgroups;
 use files::Files;
@@ -38,6 +40,7 @@ pub struct Io {
     files: Option<Files>,
     start_unix_ns: u64,
     process_names: HashMap<u32, Arc<str>>,
+    device_names: DeviceNames,
     sweep_ns: u64,
 }
 
@@ -52,6 +55,7 @@ impl Io {
             files: options.files.then(|| Files::new(now_unix_ns)),
             start_unix_ns: now_unix_ns,
             process_names: HashMap::new(),
+            device_names: DeviceNames::default(),
             sweep_ns: monotonic_ns(),
         }
     }
@@ -106,8 +110,12 @@ impl Io {
                 self.process_names.insert(key.detail, name);
             }
         }
+        for (key, _) in self.series.iter().filter(|(key, _)| key.measure == Measure::Block as u8) {
+            self.device_names.learn(device_number(key.detail));
+        }
+        let device = |number| self.device_names.name(device_number(number));
         let process = |pid| self.process_names.get(&pid).cloned();
-        let names = Names { owner: &owner, process: &process, device: &device_name };
+        let names = Names { owner: &owner, process: &process, device: &device };
         let mut metrics = metrics::metrics(self.series.iter(), &names);
         if let Some(files) = &mut self.files {
             let owners = &mut self.owners;
@@ -187,10 +195,7 @@ fn process_name(pid: u32) -> Option<Arc<str>> {
     Some(name.trim_end().into())
 }
 
-/// The name of a block device, or its numbers where it is gone.
-fn device_name(device: u32) -> String {
-    let (major, minor) = (device >> 20, device & 0xf_ffff);
-    let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok();
-    let name = link.as_deref().and_then(|path| path.file_name());
-    name.map_or_else(|| format!("{major}:{minor}"), |name| name.to_string_lossy().into_owned())
+/// A device's number in the kernel's form: 12 bits of major, 20 bits of minor.
+fn device_number(device: u32) -> DeviceNumber {
+    DeviceNumber { major: device >> 20, minor: device & 0xf_ffff }
 }

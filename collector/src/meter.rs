@@ -257,6 +257,12 @@ impl Sources {
                 "Series over a limit, folded or dropped, in all snapshots.",
                 self.cut as f64,
             ),
+            counter(
+                "kansoku.node.left_out",
+                "{item}",
+                "Processors, devices, mounts and lines of /proc beyond the limits, in all snapshots.",
+                self.node.as_ref().map_or(0, |node| node.cut) as f64,
+            ),
             Metric::new(
                 MetricKind::Gauge,
                 "kansoku.cgroups.left_out",

@@ -8,6 +8,8 @@ use aya_ebpf::maps::{Array, PerCpuHashMap};
 use collector_common::io::{Distribution, Key, OVERFLOW_CGROUP, bucket_of};
 use collector_common::limits::{BUCKETS, DISTRIBUTIONS_DEFAULT};
 
+use crate::atomic;
+
 #[map]
 static DISTRIBUTIONS: PerCpuHashMap<Key, Distribution> =
     PerCpuHashMap::with_max_entries(DISTRIBUTIONS_DEFAULT, 0);
@@ -24,8 +26,8 @@ const OVERFLOW: Key =
 #[inline(always)]
 pub fn add(key: &Key, time_ns: Option<u64>, bytes: u64) {
     add_by(key, time_ns, bytes, |slot, value| {
-        // SAFETY: the slot is in a value of the map. Assembly, because this target has no atomic types in `core`.
-        unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) value) };
+        // SAFETY: the slot is in a value of the map.
+        unsafe { atomic::add(slot, value) };
     });
 }
 

@@ -12,8 +12,8 @@ use collector_common::io::{Descriptor, FileCounts, FileKey, Operation};
 use collector_common::limits::{FILES_MAX, OFFSET_UNKNOWN};
 
 use super::descriptor::{self, FilePointer};
-use crate::path;
 use crate::task::{self, Thread};
+use crate::{atomic, path};
 
 /// 1 if files are told apart.
 #[unsafe(no_mangle)]
@@ -56,9 +56,9 @@ pub fn count(thread: &Thread, cgroup_id: u64, number: u32, operation: u8, bytes:
     let direction = usize::from(operation == Operation::Write as u8);
     // SAFETY: the look-up gave a valid pointer to a value of the map, and the direction is 0 or 1.
     unsafe {
-        add((&raw mut (*counts).bytes).cast::<u64>().add(direction), bytes);
-        add((&raw mut (*counts).operations).cast::<u64>().add(direction), 1);
-        add((&raw mut (*counts).time_ns).cast::<u64>().add(direction), time_ns);
+        atomic::add((&raw mut (*counts).bytes).cast::<u64>().add(direction), bytes);
+        atomic::add((&raw mut (*counts).operations).cast::<u64>().add(direction), 1);
+        atomic::add((&raw mut (*counts).time_ns).cast::<u64>().add(direction), time_ns);
     }
 }
 
@@ -95,15 +95,6 @@ fn of(key: &FileKey, file: FilePointer) -> Option<*mut FileCounts> {
 fn lost() {
     if let Some(slot) = FILES_LOST.get_ptr_mut(0) {
         // SAFETY: the look-up gave a valid pointer to this CPU's value.
-        unsafe { add(slot, 1) };
+        unsafe { atomic::add(slot, 1) };
     }
-}
-
-/// # Safety
-///
-/// `slot` must be a valid pointer into a value of a map.
-#[inline(always)]
-unsafe fn add(slot: *mut u64, value: u64) {
-    // SAFETY: given by the caller. Assembly, because this target has no atomic types in `core`.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) slot, in(reg) value) };
 }

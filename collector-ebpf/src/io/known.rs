@@ -14,6 +14,7 @@ use collector_common::io::Descriptor;
 use collector_common::limits::{DESCRIPTORS_MAX, EPOCHS_MAX, OFFSET_UNKNOWN, place_of};
 
 use super::{descriptor, place};
+use crate::atomic;
 use crate::task::{self, Thread};
 
 /// `task_struct.self_exec_id` (64 bits since 5.7)
@@ -66,8 +67,8 @@ pub fn forget(thread: &Thread, number: u32) {
 #[inline(always)]
 pub fn forget_all(tgid: u32) {
     if let Some(epoch) = EPOCHS.get_ptr_mut(place_of(tgid, EPOCHS_MAX)) {
-        // SAFETY: as above. Assembly, because this target has no atomic types in `core`.
-        unsafe { core::arch::asm!("lock *(u32 *)({0} + 0) += {1}", in(reg) epoch, in(reg) 1u64) };
+        // SAFETY: as above.
+        unsafe { atomic::increment_32(epoch) };
     }
 }
 

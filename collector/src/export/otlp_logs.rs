@@ -4,11 +4,11 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 
-use super::resource::{HostResource, attribute};
-use super::{SCOPE_NAME, VERSION};
+use super::SCOPE_NAME;
+use super::resource::{HostResource, attribute, scope};
 use crate::crash::record::{CrashRecord, Kind, StackFrame};
 
 /// `event_name` of every crash record.
@@ -19,11 +19,7 @@ pub fn logs_request(records: &[CrashRecord], host: &HostResource) -> ExportLogsS
     let resource_logs = records.iter().map(|record| ResourceLogs {
         resource: Some(host.of_attributes(&record.resource)),
         scope_logs: vec![ScopeLogs {
-            scope: Some(InstrumentationScope {
-                name: SCOPE_NAME.to_owned(),
-                version: VERSION.to_owned(),
-                ..InstrumentationScope::default()
-            }),
+            scope: Some(scope(SCOPE_NAME)),
             log_records: vec![log_record(record)],
             ..ScopeLogs::default()
         }],

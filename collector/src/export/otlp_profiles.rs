@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use opentelemetry_proto::tonic::profiles::v1development as proto;
 
-use super::resource::HostResource;
+use super::SCOPE_NAME;
+use super::resource::{HostResource, scope};
 use super::table::Table;
-use super::{SCOPE_NAME, VERSION};
 use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample};
 
 /// The request for a backend.
@@ -33,11 +33,6 @@ fn resource_profile(
     host: &HostResource,
     dictionary: &mut Dictionary,
 ) -> proto::ResourceProfiles {
-    let scope = InstrumentationScope {
-        name: SCOPE_NAME.to_owned(),
-        version: VERSION.to_owned(),
-        ..InstrumentationScope::default()
-    };
     let cpu_time = proto::ValueType {
         type_strindex: dictionary.strings.string("cpu"),
         unit_strindex: dictionary.strings.string("nanoseconds"),
@@ -57,7 +52,7 @@ fn resource_profile(
     proto::ResourceProfiles {
         resource: Some(host.of(&profile.subject)),
         scope_profiles: vec![proto::ScopeProfiles {
-            scope: Some(scope),
+            scope: Some(scope(SCOPE_NAME)),
             profiles: vec![encoded],
             ..proto::ScopeProfiles::default()
         }],

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::identity::Subject;
@@ -92,6 +92,15 @@ impl HostResource {
         let mut resource = self.of(&agent);
         resource.attributes.push(attribute("service.version", super::VERSION.to_owned()));
         resource
+    }
+}
+
+/// Who made what is exported: the agent under a name, with its version.
+pub fn scope(name: &str) -> InstrumentationScope {
+    InstrumentationScope {
+        name: name.to_owned(),
+        version: super::VERSION.to_owned(),
+        ..InstrumentationScope::default()
     }
 }
 

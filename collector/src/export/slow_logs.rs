@@ -4,11 +4,11 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 
-use super::resource::{HostResource, attribute};
-use super::{SCOPE_NAME, VERSION};
+use super::SCOPE_NAME;
+use super::resource::{HostResource, attribute, scope};
 use crate::telemetry::{Location, SlowOperation};
 
 /// `event_name` of every record.
@@ -22,11 +22,7 @@ pub fn slow_operations_request(
     let resource_logs = operations.iter().map(|operation| ResourceLogs {
         resource: Some(host.of(&operation.subject)),
         scope_logs: vec![ScopeLogs {
-            scope: Some(InstrumentationScope {
-                name: SCOPE_NAME.to_owned(),
-                version: VERSION.to_owned(),
-                ..InstrumentationScope::default()
-            }),
+            scope: Some(scope(SCOPE_NAME)),
             log_records: vec![log_record(operation)],
             ..ScopeLogs::default()
         }],

@@ -5,13 +5,13 @@
 //! point.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::metrics::v1 as proto;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 use super::MetricsRequests;
 use crate::export::delta::TemporalityPreference;
+use crate::export::resource::scope;
 use crate::export::{SCOPE_NAME, VERSION};
 use crate::telemetry::{Metric, MetricKind, Vocabulary};
 
@@ -200,12 +200,7 @@ fn scope_name(vocabulary: Vocabulary) -> &'static str {
 }
 
 fn scope_metrics(vocabulary: Vocabulary) -> proto::ScopeMetrics {
-    let scope = InstrumentationScope {
-        name: scope_name(vocabulary).to_owned(),
-        version: VERSION.to_owned(),
-        ..InstrumentationScope::default()
-    };
-    proto::ScopeMetrics { scope: Some(scope), ..proto::ScopeMetrics::default() }
+    proto::ScopeMetrics { scope: Some(scope(scope_name(vocabulary))), ..proto::ScopeMetrics::default() }
 }
 
 /// A metric without points.
