@@ -285,7 +285,8 @@ impl ProcessTable {
             Witness { tgid: event.tgid, start: event.start, end: event.start.saturating_add(event.length) };
         let place = self.modules.place(&event.path, event.file, event.file_offset, witness);
         // The kernel maps the executable before its interpreter and libraries: fs/binfmt_elf.c.
-        let is_executable = process.maps.is_empty() && matches!(place, Place::File { .. });
+        let is_first = process.maps.is_empty() && process.name.executable_path.is_none();
+        let is_executable = is_first && matches!(place, Place::File { .. });
         process.maps.insert(event.start, witness.end, place);
         if is_executable {
             self.set_executable(event.tgid, &event.path);

@@ -59,10 +59,15 @@ pub fn arguments(tgid: u32) -> Option<Arc<[u8]>> {
     Some(bytes.into())
 }
 
-/// The code of a process.
+/// The code of a process; `None` as well for one that has given up its memory, whose maps read as empty: what was known of
+/// it stays true for its last records.
 pub fn code_map(tgid: u32, modules: &mut Modules) -> Option<CodeMap> {
     let mut code = CodeMap::default();
-    for region in process(tgid)?.maps().ok()? {
+    let regions = process(tgid)?.maps().ok()?;
+    if regions.0.is_empty() {
+        return None;
+    }
+    for region in regions {
         if !region.perms.contains(MMPermissions::EXECUTE) {
             continue;
         }
@@ -102,6 +107,18 @@ mod tests {
         let address = this_process as fn() as usize as u64;
         assert!(matches!(code.place(address), Some(Place::File { .. })), "{code:?}");
         assert!(!is_kernel_thread(tgid));
+    }
+
+    #[test]
+    fn a_process_that_ended_and_is_not_waited_for() {
+        let mut child = std::process::Command::new("true").spawn().expect("coreutils are there");
+        let tgid = child.id();
+        let is_zombie = || process(tgid).and_then(|it| it.stat().ok()).is_some_and(|stat| stat.state == 'Z');
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        assert!(code_map(tgid, &mut Modules::default()).is_none());
+        child.wait().expect("the child is ours");
     }
 
     #[test]
