@@ -5,6 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::crash::{DeathRecord, FaultRecord, SignalRecord};
+use crate::flow::{CloseRecord, Message, OpenRecord};
 use crate::io::SlowRecord;
 use crate::limits::COMM_BYTES;
 use crate::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
@@ -32,6 +33,12 @@ pub enum Kind {
     Death = 8,
     /// [`SlowRecord`]
     SlowOperation = 9,
+    /// [`OpenRecord`]
+    Open = 10,
+    /// [`MessageHead`](crate::flow::MessageHead) and the captured bytes
+    Message = 11,
+    /// [`CloseRecord`]
+    Close = 12,
 }
 
 /// The first bytes of every record.
@@ -83,6 +90,12 @@ pub enum Event<'a> {
     Death(&'a DeathRecord),
     /// An operation took long.
     SlowOperation(&'a SlowRecord),
+    /// A process uses a connection.
+    Open(&'a OpenRecord),
+    /// Something was said over a connection.
+    Message(Message<'a>),
+    /// A connection ended.
+    Close(&'a CloseRecord),
 }
 
 impl Event<'_> {
@@ -98,6 +111,9 @@ impl Event<'_> {
             Self::Signal(record) => record.fault.head.time_ns,
             Self::Death(record) => record.head.time_ns,
             Self::SlowOperation(record) => record.head.time_ns,
+            Self::Open(record) => record.head.time_ns,
+            Self::Message(message) => message.head.head.time_ns,
+            Self::Close(record) => record.head.time_ns,
         }
     }
 }
@@ -123,6 +139,9 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::SlowOperation as u32 => {
             SlowRecord::ref_from_bytes(bytes).ok().map(Event::SlowOperation)
         }
+        kind if kind == Kind::Open as u32 => OpenRecord::ref_from_bytes(bytes).ok().map(Event::Open),
+        kind if kind == Kind::Message as u32 => Message::decode(bytes).map(Event::Message),
+        kind if kind == Kind::Close as u32 => CloseRecord::ref_from_bytes(bytes).ok().map(Event::Close),
         _ => None,
     }
 }
@@ -137,6 +156,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::flow::MessageHead;
 
     /// Bytes of a record at an address that is aligned to 8, as in the ring.
     fn aligned(bytes: &[u8]) -> Vec<u64> {
@@ -158,6 +178,9 @@ mod tests {
             Event::Signal(_) => Kind::Signal,
             Event::Death(_) => Kind::Death,
             Event::SlowOperation(_) => Kind::SlowOperation,
+            Event::Open(_) => Kind::Open,
+            Event::Message(_) => Kind::Message,
+            Event::Close(_) => Kind::Close,
         });
         assert_eq!(kind, expected_kind, "{bytes:?}");
     }
@@ -182,6 +205,26 @@ mod tests {
         [head.as_bytes(), frames.as_bytes()].concat()
     }
 
+    fn message(captured: u32, length: u32, room: usize) -> Vec<u8> {
+        let bytes = size_of::<MessageHead>() + room;
+        let head = MessageHead {
+            head: head(Kind::Message as u32, bytes),
+            connection: 1,
+            position: 0,
+            length,
+            captured,
+            tgid: 1,
+            tid: 2,
+            number: 1,
+            turns: 1,
+            way: 0,
+            polls: 0,
+            begun_ns: 0,
+            times: [0; 6],
+        };
+        [head.as_bytes(), &std::vec![7; room]].concat()
+    }
+
     #[test]
     fn records_of_every_kind() {
         let exit = ExitRecord { head: head(Kind::Exit as u32, size_of::<ExitRecord>()), task: task() };
@@ -194,6 +237,11 @@ mod tests {
         check(&fixed(Kind::Signal, size_of::<SignalRecord>()), Some(Kind::Signal));
         check(&fixed(Kind::Death, size_of::<DeathRecord>()), Some(Kind::Death));
         check(&fixed(Kind::SlowOperation, size_of::<SlowRecord>()), Some(Kind::SlowOperation));
+        check(&fixed(Kind::Open, size_of::<OpenRecord>()), Some(Kind::Open));
+        check(&fixed(Kind::Close, size_of::<CloseRecord>()), Some(Kind::Close));
+        check(&message(3, 3, 3), Some(Kind::Message));
+        check(&message(3, 900, 64), Some(Kind::Message));
+        check(&message(0, 900, 0), Some(Kind::Message));
         check(&sample(2, 1, &[1, 2, 3]), Some(Kind::Sample));
         check(&sample(0, 0, &[]), Some(Kind::Sample));
     }
@@ -201,7 +249,7 @@ mod tests {
     proptest::proptest! {
         /// Any bytes decode or do not, without a panic, and what decodes has the length that it announces.
         #[test]
-        fn any_bytes(kind in 0u32..11, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
+        fn any_bytes(kind in 0u32..14, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
             let mut bytes = bytes;
             if bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&kind.to_le_bytes());
@@ -225,6 +273,9 @@ mod tests {
         check(head(0, 16).as_bytes(), None);
         check(head(99, 16).as_bytes(), None);
         check(head(Kind::Exec as u32, 16).as_bytes(), None);
+        // More captured than there is, or than was moved.
+        check(&message(65, 900, 64), None);
+        check(&message(5, 4, 64), None);
         // Counts that do not fit the length, both ways.
         check(&sample(3, 1, &[1, 2, 3]), None);
         check(&sample(1, 1, &[1, 2, 3]), None);

@@ -5,6 +5,7 @@
 
 pub mod crash;
 pub mod event;
+pub mod flow;
 pub mod io;
 pub mod limits;
 pub mod loss;

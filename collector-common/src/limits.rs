@@ -107,6 +107,36 @@ pub const PATH_NAME_BYTES: usize = 64;
 /// Files whose I/O is counted at a time.
 pub const FILES_MAX: u32 = 4096;
 
+/// Bytes of the ring for connections and what is said over them.
+pub const FLOW_RING_BYTES: u32 = 8 * 1024 * 1024;
+
+/// TCP connections that are followed at a time.
+pub const CONNECTIONS_MAX: u32 = 65_536;
+
+/// Places for UDP sockets, by a hash of their address.
+pub const DATAGRAM_SOCKETS_MAX: u32 = 4096;
+
+/// Places for the daemon's decisions about connections, by the low bits of their numbers.
+pub const DECISIONS_MAX: u32 = 65_536;
+
+/// Places for what threads spend their time on, by the low bits of their ids.
+pub const THREAD_TIMES_MAX: u32 = 65_536;
+
+/// Bytes of a message that are captured at most.
+pub const CAPTURE_BYTES_MAX: usize = 8192;
+
+/// Room that a message's record has for captured bytes: the smallest that is enough is taken, because the kernel reserves
+/// room of constant sizes only.
+pub const CAPTURE_ROOMS: [usize; 4] = [128, 512, 2048, CAPTURE_BYTES_MAX];
+
+/// Bytes of each message that are captured while nobody has recognised the connection, and messages until nothing is.
+pub const CAPTURE_UNDECIDED_BYTES: u32 = 512;
+/// See [`CAPTURE_UNDECIDED_BYTES`].
+pub const CAPTURE_UNDECIDED_MESSAGES: u32 = 24;
+
+/// Parts of one vector of buffers that are captured.
+pub const CAPTURE_PARTS_MAX: usize = 4;
+
 /// The place of an id in one of the maps above.
 pub const fn place_of(id: u32, places: u32) -> u32 {
     id & (places - 1)
@@ -134,4 +164,7 @@ const _: () = assert!(BUCKETS.is_power_of_two());
 const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_of_two());
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
+const _: () = assert!(FLOW_RING_BYTES.is_power_of_two());
+const _: () = assert!(DATAGRAM_SOCKETS_MAX.is_power_of_two() && DECISIONS_MAX.is_power_of_two());
+const _: () = assert!(THREAD_TIMES_MAX.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

@@ -20,11 +20,15 @@ pub enum Signal {
     CrashDetail = 5,
     /// Single operations over the threshold.
     SlowOperation = 6,
+    /// Connections used, messages and ends of connections: they end in exchanges.
+    Flow = 7,
+    /// Requests with their responses: they end in spans.
+    Span = 8,
 }
 
 impl Signal {
     /// All signals, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Mapping,
         Self::Profile,
@@ -32,6 +36,8 @@ impl Signal {
         Self::Crash,
         Self::CrashDetail,
         Self::SlowOperation,
+        Self::Flow,
+        Self::Span,
     ];
 
     /// The name in metrics and tables.
@@ -44,6 +50,8 @@ impl Signal {
             Self::Crash => "crash",
             Self::CrashDetail => "crash_detail",
             Self::SlowOperation => "slow_operation",
+            Self::Flow => "flow",
+            Self::Span => "span",
         }
     }
 }
@@ -96,11 +104,21 @@ pub enum LossReason {
     SpoolEvicted = 20,
     /// Daemon: the record waits in the spool for the next start.
     ExportSpooled = 21,
+    /// Kernel: no room for one more connection.
+    ConnectionsFull = 22,
+    /// Daemon: an exchange of which too much was lost, or that had too many others waiting before it.
+    ExchangeBroken = 23,
+    /// Daemon: the user's sampling left this span out. It is in the metrics.
+    SampledOut = 24,
+    /// Daemon: too many spans of one window.
+    SpansFull = 25,
+    /// Daemon: the connection's first record was lost, or there was no room for it.
+    ConnectionUnknown = 26,
 }
 
 impl LossReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::RingFull,
         Self::ScratchMissing,
         Self::SidebandLost,
@@ -123,6 +141,11 @@ impl LossReason {
         Self::SpoolFailed,
         Self::SpoolEvicted,
         Self::ExportSpooled,
+        Self::ConnectionsFull,
+        Self::ExchangeBroken,
+        Self::SampledOut,
+        Self::SpansFull,
+        Self::ConnectionUnknown,
     ];
 
     /// The name in metrics and tables.
@@ -150,6 +173,11 @@ impl LossReason {
             Self::SpoolFailed => "spool_failed",
             Self::SpoolEvicted => "spool_evicted",
             Self::ExportSpooled => "export_spooled",
+            Self::ConnectionsFull => "connections_full",
+            Self::ExchangeBroken => "exchange_broken",
+            Self::SampledOut => "sampled_out",
+            Self::SpansFull => "spans_full",
+            Self::ConnectionUnknown => "connection_unknown",
         }
     }
 }
@@ -171,7 +199,9 @@ impl LossReason {
     /// The stage at which the reason applies.
     pub const fn stage(self) -> Stage {
         match self {
-            Self::RingFull | Self::ScratchMissing | Self::SidebandLost => Stage::Kernel,
+            Self::RingFull | Self::ScratchMissing | Self::SidebandLost | Self::ConnectionsFull => {
+                Stage::Kernel
+            }
             Self::Malformed => Stage::Decode,
             Self::Backlog
             | Self::WindowFull
@@ -180,7 +210,11 @@ impl LossReason {
             | Self::HealthyExit
             | Self::CrashRateLimited
             | Self::CrashReporterBehind
-            | Self::DetailOrphaned => Stage::Represent,
+            | Self::DetailOrphaned
+            | Self::ExchangeBroken
+            | Self::SampledOut
+            | Self::SpansFull
+            | Self::ConnectionUnknown => Stage::Represent,
             Self::SymbolizerBehind
             | Self::ExportQueueFull
             | Self::ExportRejected
@@ -205,10 +239,12 @@ pub enum KernelCounter {
     RingFull = 1,
     /// Records lost as [`LossReason::ScratchMissing`].
     ScratchMissing = 2,
+    /// Records lost as [`LossReason::ConnectionsFull`].
+    ConnectionsFull = 3,
 }
 
 /// Kernel counters of one signal.
-pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 3;
+pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 4;
 
 /// Entries of the kernel's counter map.
 pub const KERNEL_COUNTERS: u32 = KERNEL_COUNTERS_PER_SIGNAL * Signal::ALL.len() as u32;
@@ -229,5 +265,5 @@ const _: () = {
         assert!(Signal::ALL[index] as usize == index);
         index += 1;
     }
-    assert!((KernelCounter::ScratchMissing as u32) < KERNEL_COUNTERS_PER_SIGNAL);
+    assert!((KernelCounter::ConnectionsFull as u32) < KERNEL_COUNTERS_PER_SIGNAL);
 };

@@ -7,6 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use collector_common::flow::Way;
 use collector_common::limits::{OFFSET_UNKNOWN, PROCESSOR_AARCH64, PROCESSOR_X86_64, REGISTERS_MAX};
 
 use crate::task::{self, TaskPointer};
@@ -101,6 +102,78 @@ pub enum Write {
     /// `writev(2)`
     Vector,
 }
+
+/// Where a call keeps the bytes that it moves over a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Buffers {
+    /// One buffer: second argument.
+    One,
+    /// A vector: second argument, with as many parts as the third says.
+    Vector,
+    /// A `struct msghdr`: second argument.
+    Message,
+    /// Several `struct mmsghdr`: second argument.
+    Messages,
+    /// Not in its arguments.
+    None,
+}
+
+/// A call that may move bytes over a socket.
+#[derive(Clone, Copy)]
+pub struct Transfer {
+    /// Where its bytes are.
+    pub buffers: Buffers,
+    /// Which way they go; `None` where the result is no number of bytes.
+    pub way: Option<Way>,
+}
+
+/// What a system call moves; `None` if nothing (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table).
+#[inline(always)]
+pub fn transfer_call(number: u32) -> Option<Transfer> {
+    let (buffers, way) = match (PROCESSOR.load(), number) {
+        (PROCESSOR_X86_64, 0) | (PROCESSOR_AARCH64, 63) => (Buffers::One, Some(Way::Received)),
+        (PROCESSOR_X86_64, 1) | (PROCESSOR_AARCH64, 64) => (Buffers::One, Some(Way::Sent)),
+        (PROCESSOR_X86_64, 45) | (PROCESSOR_AARCH64, 207) => (Buffers::One, Some(Way::Received)),
+        (PROCESSOR_X86_64, 44) | (PROCESSOR_AARCH64, 206) => (Buffers::One, Some(Way::Sent)),
+        (PROCESSOR_X86_64, 19) | (PROCESSOR_AARCH64, 65) => (Buffers::Vector, Some(Way::Received)),
+        (PROCESSOR_X86_64, 20) | (PROCESSOR_AARCH64, 66) => (Buffers::Vector, Some(Way::Sent)),
+        (PROCESSOR_X86_64, 47) | (PROCESSOR_AARCH64, 212) => (Buffers::Message, Some(Way::Received)),
+        (PROCESSOR_X86_64, 46) | (PROCESSOR_AARCH64, 211) => (Buffers::Message, Some(Way::Sent)),
+        (PROCESSOR_X86_64, 299 | 307) | (PROCESSOR_AARCH64, 243 | 269) => (Buffers::Messages, None),
+        (PROCESSOR_X86_64, 40) | (PROCESSOR_AARCH64, 71) => (Buffers::None, None),
+        _ => return None,
+    };
+    Some(Transfer { buffers, way })
+}
+
+/// Whether a system call asks an event queue (`epoll_wait`, `epoll_pwait`, `epoll_pwait2`).
+#[inline(always)]
+pub fn is_event_queue_call(number: u32) -> bool {
+    matches!((PROCESSOR.load(), number), (PROCESSOR_X86_64, 232 | 281 | 441) | (PROCESSOR_AARCH64, 22 | 441))
+}
+
+/// Number of the system call that the running task is in, wherever that is known; for programs that are not called with
+/// its registers.
+#[inline(always)]
+pub fn current_syscall(task: TaskPointer, is_typed: bool) -> Option<u32> {
+    let bytes = PT_REGS_BYTES.load();
+    if PROCESSOR.load() != PROCESSOR_X86_64 || bytes == OFFSET_UNKNOWN {
+        return None;
+    }
+    let stack = task::field::<*const c_void>(task, TASK_STACK.load(), is_typed)?;
+    // Only the sizes that x86_64 has.
+    for padding in [0, 16u32] {
+        let registers = stack.wrapping_byte_add((X86_64_KERNEL_STACK - padding) as usize);
+        let registers = registers.wrapping_byte_sub(bytes as usize);
+        if let Some(number) = syscall_number(registers, false) {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// `THREAD_SIZE` without KASAN (arch/x86/include/asm/page_64_types.h).
+const X86_64_KERNEL_STACK: u32 = 16384;
 
 /// The code segment of 64-bit programs (`__USER_CS`, arch/x86/include/asm/segment.h).
 const X86_64_USER_CODE_SEGMENT: u64 = 0x33;

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use collector_common::limits::{
-    CRASH_RING_BYTES, DETAIL_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 
@@ -29,6 +29,9 @@ static DETAIL_RING: RingBuf = RingBuf::with_byte_size(DETAIL_RING_BYTES, 0);
 
 #[map]
 static SLOW_RING: RingBuf = RingBuf::with_byte_size(SLOW_RING_BYTES, 0);
+
+#[map]
+static FLOW_RING: RingBuf = RingBuf::with_byte_size(FLOW_RING_BYTES, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTERS, 0);
@@ -85,6 +88,12 @@ pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
 #[inline(always)]
 pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
     in_place(&SLOW_RING, Signal::SlowOperation, fill);
+}
+
+/// Sends what was seen of a connection, as [`process_record_in_place`] does.
+#[inline(always)]
+pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    in_place(&FLOW_RING, Signal::Flow, fill);
 }
 
 /// Sends a detail that stands in a map.

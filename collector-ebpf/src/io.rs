@@ -10,18 +10,32 @@ mod distribution;
 mod file;
 mod known;
 mod memory;
-mod place;
-mod scheduler;
+pub mod place;
+pub mod scheduler;
 mod slow;
-mod socket;
+pub mod socket;
 mod syscall;
-mod tcp;
+pub mod tcp;
 mod uring;
+
+use core::ffi::c_void;
 
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
-use collector_common::io::{Reclaim, TcpEvent};
-pub use syscall::{on_enter as on_syscall_enter, on_exit as on_syscall_exit};
+use collector_common::io::{Descriptor, Reclaim, TcpEvent};
+pub use syscall::{call, on_enter as on_syscall_enter, on_exit as on_syscall_exit, start_of_call};
+
+use crate::task::Thread;
+
+/// The socket that a descriptor of the running thread is.
+#[inline(always)]
+pub fn sock_of(thread: &Thread, number: u32) -> Option<*const c_void> {
+    let file = descriptor::file(thread, number)?;
+    match descriptor::kind(file) {
+        Descriptor::Tcp | Descriptor::Udp => socket::sock(file),
+        _ => None,
+    }
+}
 
 /// Both forms of a hook with the same body: the first with pointers that the verifier knows the type of.
 macro_rules! hook {

@@ -9,12 +9,14 @@ mod arch;
 mod atomic;
 mod crash;
 mod emit;
+mod flow;
 mod io;
 mod path;
 mod process;
 mod profile;
 mod syscall;
 mod task;
+mod vector;
 
 /// The kernel offers most helpers to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 
-use crate::{arch, crash, io};
+use crate::{arch, crash, flow, io};
 
 #[btf_tracepoint(function = "sys_enter")]
 pub fn syscall_enter(context: BtfTracePointContext) -> i32 {
@@ -39,6 +39,7 @@ fn on_exit(
 ) -> i32 {
     let Some(number) = arch::syscall_number(registers, is_typed) else { return 0 };
     crash::on_syscall_exit(number, registers, result, is_typed);
+    flow::on_syscall_exit(number, registers, result, is_typed);
     io::on_syscall_exit(context, number, registers, result, is_typed);
     0
 }

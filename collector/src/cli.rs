@@ -12,8 +12,10 @@ mod ledger;
 mod metric_output;
 mod output;
 mod profile;
+mod requests;
 mod run;
 mod top;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ mod exit {
     after_help = "Examples:
   sudo kansoku run                                     show what this machine does
   sudo kansoku profile --pid 4242 -o flame.html        profile one process
+  sudo kansoku trace                                   requests and queries as they end
   sudo kansoku crashes list                            what died, and of what
   sudo kansoku doctor                                  what works here, and what is missing
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 kansoku run
@@ -77,6 +80,14 @@ Examples:
   sudo kansoku profile --pid 4242 --duration 30s -o app.pb.gz
   sudo kansoku profile --container 3f2a91 --lines -o app.folded")]
     Profile(profile::ProfileArguments),
+    /// Show requests and queries of all services as they end, each trace a tree
+    #[command(after_help = "Examples:
+  sudo kansoku trace
+  sudo kansoku trace --protocol postgresql
+  sudo kansoku trace --pid 4242 --duration 30s
+
+A child stands below its parent, with how that was found: header, connection or thread.")]
+    Trace(trace::TraceArguments),
     /// Show the records of deaths that the agent kept
     #[command(
         subcommand,
@@ -145,6 +156,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Profile(arguments) => profile::profile(&arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Crashes(command) => crashes::crashes(&command),
         Command::CoreHandler(arguments) => core_handler::core_handler(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),

@@ -24,6 +24,7 @@ use crate::dump::{DumpOptions, MinidumpLimits, Policies, StoreLimits};
 use crate::export::TemporalityPreference;
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
 use crate::export::prometheus::PrometheusOptions;
+use crate::flow::{FlowOptions, SamplingOptions};
 use crate::kernel::{IoOptions, KernelOptions};
 use crate::meter::MeterOptions;
 use crate::scrape::Target;
@@ -36,6 +37,8 @@ pub const DEFAULT_PATH: &str = "/etc/kansoku/config.yaml";
 pub struct Config {
     /// How to hook into the kernel.
     pub kernel: KernelOptions,
+    /// How connections are followed; `None` for not at all.
+    pub flows: Option<FlowOptions>,
     /// Length of a window.
     pub window: Duration,
     /// How to name frames.
@@ -81,7 +84,7 @@ impl Config {
     ///
     /// If values contradict each other, or a file that is named does not exist.
     pub fn new(resolved: &Resolved) -> Result<Self> {
-        let endpoints = [Signal::Profiles, Signal::Metrics, Signal::Logs]
+        let endpoints = [Signal::Profiles, Signal::Metrics, Signal::Logs, Signal::Traces]
             .into_iter()
             .filter_map(|signal| {
                 endpoint(resolved, signal).transpose().map(|endpoint| Ok((signal, endpoint?)))
@@ -107,7 +110,9 @@ impl Config {
                     files: resolved.flag("io.files"),
                     scheduler: resolved.flag("io.scheduler"),
                 }),
+                watch_flows: resolved.flag("trace.enabled"),
             },
+            flows: resolved.flag("trace.enabled").then(|| flows(resolved)).transpose()?,
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
             symbols: SymbolOptions {
                 lines: resolved.flag("symbols.lines"),
@@ -148,6 +153,18 @@ impl Config {
             own_telemetry_endpoint: optional(resolved.text("log.otlp_endpoint")).map(str::to_owned),
         })
     }
+}
+
+fn flows(resolved: &Resolved) -> Result<FlowOptions> {
+    let ratio = resolved.text("trace.sample_ratio");
+    let ratio = ratio.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    Ok(FlowOptions {
+        sampling: SamplingOptions {
+            ratio: ratio.context("trace.sample_ratio must be a number from 0 to 1, such as 0.1")?,
+            per_second_max: resolved.integer("trace.spans_per_second_max") as u32,
+            slow_ns: resolved.integer("trace.slow_ms") * 1_000_000,
+        },
+    })
 }
 
 fn dump(resolved: &Resolved) -> Result<DumpConfig> {
@@ -292,6 +309,7 @@ mod tests {
                 (Signal::Profiles, "http://c:4318/v1development/profiles", HttpProtobuf),
                 (Signal::Metrics, "http://c:4318/v1/metrics", HttpProtobuf),
                 (Signal::Logs, "http://c:4318/v1/logs", HttpProtobuf),
+                (Signal::Traces, "http://c:4318/v1/traces", HttpProtobuf),
             ],
         );
         check(
@@ -304,6 +322,7 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
                 ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "none"),
                 ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "none"),
+                ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "none"),
             ],
             &[(Signal::Profiles, "http://c:4317", Grpc)],
         );
@@ -331,5 +350,7 @@ mod tests {
         let protocol =
             [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
         assert!(config("", &protocol).is_err());
+        assert!(config("trace: {sample_ratio: 'half'}\n", &[]).is_err());
+        assert!(config("trace: {sample_ratio: '1.5'}\n", &[]).is_err());
     }
 }

@@ -236,7 +236,7 @@ fn symbolize<S: Sink>(input: &Receiver<Flush>, options: SymbolOptions, mut sink:
         let slow_operations =
             flush.slow_operations.into_iter().map(|pending| symbolizer.slow_operation(pending));
         let slow_operations = slow_operations.collect();
-        sink.accept(Batch { profiles, slow_operations }, ledger);
+        sink.accept(Batch { profiles, slow_operations, spans: flush.spans }, ledger);
     }
     sink
 }

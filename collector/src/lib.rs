@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod diagnostics;
 pub mod dump;
 pub mod export;
+pub mod flow;
 pub mod identity;
 pub mod io;
 pub mod kernel;

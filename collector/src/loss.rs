@@ -119,7 +119,10 @@ impl Account {
     /// Whether the signal's records leave the agent. Process and mapping records and the
     /// details of crashes feed the live state and end there.
     pub fn is_exported(&self) -> bool {
-        matches!(self.signal, Signal::Profile | Signal::Metric | Signal::Crash | Signal::SlowOperation)
+        matches!(
+            self.signal,
+            Signal::Profile | Signal::Metric | Signal::Crash | Signal::SlowOperation | Signal::Span
+        )
     }
 
     /// The records that no equation explains: 0 for books that balance. In a running agent, records on their way

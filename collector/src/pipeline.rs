@@ -9,20 +9,27 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use collector_common::event::Event;
+use collector_common::limits::FLOW_RING_BYTES;
 use collector_common::profile::Sample;
 
 use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
+use crate::flow::{FlowOptions, Flows};
 use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::News;
 use crate::process::ProcessTable;
 use crate::profile::{Profile, Window};
+use crate::telemetry::Span;
 
 /// How often the rings are drained. They hold half a second.
 const TURN: Duration = Duration::from_millis(100);
+
+/// The same while a lot is said over connections, and from how many bytes of it in one turn on: an eighth of the ring.
+const BUSY_TURN: Duration = Duration::from_millis(10);
+const BUSY_BYTES: u64 = FLOW_RING_BYTES as u64 / 8;
 
 /// How often CPUs that came or went are looked for.
 const CPU_CHECK_NS: u64 = 1_000_000_000;
@@ -43,6 +50,8 @@ pub struct Flush {
     pub window: Window,
     /// Operations that took long.
     pub slow_operations: Vec<PendingOperation>,
+    /// What was said over connections.
+    pub spans: Vec<Span>,
 }
 
 /// Which samples are wanted.
@@ -70,6 +79,8 @@ pub struct PipelineOptions {
     pub frequency_hz: u32,
     /// Distinct stacks of a window; more are lost as `window_full`.
     pub stacks_max: usize,
+    /// How connections are followed; `None` for not at all.
+    pub flows: Option<FlowOptions>,
     /// Whether the kernel's run-time statistics are always on, for measurements.
     pub statistics_always: bool,
 }
@@ -82,6 +93,7 @@ pub struct Pipeline {
     profile: Profile,
     crashes: Option<Crashes>,
     slow_operations: SlowOperations,
+    flows: Option<Flows>,
     metrics: AgentMetrics,
     options: PipelineOptions,
     output: SyncSender<Flush>,
@@ -108,12 +120,14 @@ impl Pipeline {
         let now_ns = monotonic_ns();
         let mut processes = ProcessTable::new(kernel.has_sideband(), Arc::clone(&ledger));
         processes.backfill();
+        let flows = options.flows.as_ref().map(|flows| Flows::new(flows, unix_ns(), Arc::clone(&ledger)));
         Self {
             inbox: Inbox::default(),
             processes,
             profile: Profile::new(options.frequency_hz, options.stacks_max, Arc::clone(&ledger)),
             crashes,
             slow_operations: SlowOperations::new(Arc::clone(&ledger)),
+            flows,
             metrics: AgentMetrics::default(),
             kernel,
             options,
@@ -130,13 +144,15 @@ impl Pipeline {
 
     /// Runs until `stop` is set, then detaches, drains what is left, and flushes the last window.
     pub fn run(mut self, stop: &AtomicBool) {
+        let mut pause = TURN;
         while !stop.load(Ordering::Relaxed) {
-            std::thread::park_timeout(TURN);
-            self.turn();
+            std::thread::park_timeout(pause);
+            pause = self.turn();
         }
         self.kernel.detach();
         std::thread::sleep(SETTLE);
         while self.drain(u64::MAX) {}
+        while self.drain_flows().1 {}
         if let Some(crashes) = &mut self.crashes {
             crashes.turn(u64::MAX);
         }
@@ -144,10 +160,15 @@ impl Pipeline {
         self.flush(monotonic_ns(), true);
     }
 
-    fn turn(&mut self) {
+    /// Takes what is there and does what is due; returns when the next turn shall be.
+    fn turn(&mut self) -> Duration {
         let now_ns = monotonic_ns();
         self.processes.start_turn(now_ns);
         self.drain(now_ns);
+        let (flow_bytes, _) = self.drain_flows();
+        if let Some(flows) = &mut self.flows {
+            flows.turn(now_ns);
+        }
         if now_ns.saturating_sub(self.cpu_check_ns) >= CPU_CHECK_NS {
             self.cpu_check_ns = now_ns;
             self.kernel.follow_cpus();
@@ -165,6 +186,24 @@ impl Pipeline {
         if now_ns.saturating_sub(self.window_start_ns) >= self.options.window.as_nanos() as u64 {
             self.flush(now_ns, false);
         }
+        if flow_bytes >= BUSY_BYTES { BUSY_TURN } else { TURN }
+    }
+
+    /// Takes what was said over connections, once the processes are known that said it.
+    fn drain_flows(&mut self) -> (u64, bool) {
+        let Self { kernel, flows, processes, ledger, .. } = self;
+        let Some(flows) = flows else { return (0, false) };
+        let drained = kernel.drain_flows(|event| match event {
+            Event::Open(record) => flows.on_open(record, processes),
+            Event::Message(message) => flows.on_message(&message),
+            Event::Close(record) => flows.on_close(record),
+            // Nothing else is written to that ring.
+            _ => ledger.lost(Signal::Flow, LossReason::Filtered, 1),
+        });
+        for decision in flows.take_decisions() {
+            kernel.decide(decision);
+        }
+        drained
     }
 
     /// Takes what arrived and applies what is due; returns whether more may be left in the rings.
@@ -201,6 +240,10 @@ impl Pipeline {
                 Some(process) => slow_operations.observe(record, process, clocks.monotonic_to_unix_ns),
                 None => ledger.lost(Signal::SlowOperation, LossReason::ProcessTableFull, 1),
             },
+            // They come by a ring of their own, see `drain_flows`.
+            Arrival::Ring(Event::Open(_) | Event::Message(_) | Event::Close(_)) => {
+                ledger.lost(Signal::Flow, LossReason::Filtered, 1);
+            }
             Arrival::Ring(Event::Sample(sample)) => {
                 observe(&sample, processes, profile, &options.filter, ledger);
             }
@@ -215,7 +258,11 @@ impl Pipeline {
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
         self.tell_metrics(is_last);
-        let flush = Flush { window, slow_operations: self.slow_operations.flush() };
+        let spans = match &mut self.flows {
+            Some(flows) => flows.flush(clocks().monotonic_to_unix_ns, is_last),
+            None => Vec::new(),
+        };
+        let flush = Flush { window, slow_operations: self.slow_operations.flush(), spans };
         let unsent = if is_last {
             self.output.send(flush).err().map(|error| error.0)
         } else {
@@ -227,6 +274,7 @@ impl Pipeline {
             self.ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
             let slow = flush.slow_operations.len() as u64;
             self.ledger.lost(Signal::SlowOperation, LossReason::SymbolizerBehind, slow);
+            self.ledger.lost(Signal::Span, LossReason::SymbolizerBehind, flush.spans.len() as u64);
         }
     }
 
@@ -248,6 +296,8 @@ impl Pipeline {
     fn tell_metrics(&mut self, is_last: bool) {
         let Some(news) = &self.news else { return };
         let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        let offset_ns = clocks().monotonic_to_unix_ns;
+        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(offset_ns)));
         metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let _behind_or_gone = match is_last {
             true => news.send(News::Agent(metrics)).is_ok(),

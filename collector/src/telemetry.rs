@@ -9,6 +9,7 @@ mod increments;
 mod merge;
 mod metric;
 mod series;
+mod span;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use histogram::{Exemplar, ExponentialHistogram};
 pub use increments::{Increments, Step};
 pub use metric::{Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary};
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
+pub use span::{Proof, Span, SpanKind, SpanValue};
 
 use crate::identity::Subject;
 
@@ -29,6 +31,8 @@ pub struct Batch {
     pub profiles: Vec<Profile>,
     /// Operations that took long.
     pub slow_operations: Vec<SlowOperation>,
+    /// What was said over the network.
+    pub spans: Vec<Span>,
 }
 
 /// What one subject did in one window.

@@ -17,20 +17,13 @@ use collector_common::limits::{
 
 use crate::arch::{self, Write};
 use crate::task;
+use crate::vector::{self, Part};
 
 /// Standard error.
 const DESCRIPTOR: u64 = 2;
 
 #[map]
 static STDERR: Array<StderrTail> = Array::with_max_entries(STDERR_PROCESSES_MAX, 0);
-
-/// `struct iovec`
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Part {
-    base: u64,
-    bytes: u64,
-}
 
 /// The running thread returns from a system call.
 #[inline(always)]
@@ -75,7 +68,7 @@ fn keep(write: Write, buffer: u64, length: u64, written: u64) {
                 if index >= length || left == 0 {
                     break;
                 }
-                let Some(part) = user_part(buffer.wrapping_add(index * size_of::<Part>() as u64)) else {
+                let Some(part) = vector::part(buffer.wrapping_add(index * size_of::<Part>() as u64)) else {
                     break;
                 };
                 let bytes = part.bytes.min(left);
@@ -111,16 +104,6 @@ fn tail_of_current() -> Option<(*mut StderrTail, u64)> {
         }
     }
     Some((tail, start_ns))
-}
-
-#[inline(always)]
-fn user_part(address: u64) -> Option<Part> {
-    let mut part = Part { base: 0, bytes: 0 };
-    // SAFETY: `part` is writable for its size; the helper checks the source.
-    let result = unsafe {
-        bpf_probe_read_user((&raw mut part).cast(), size_of::<Part>() as u32, address as *const c_void)
-    };
-    (result == 0).then_some(part)
 }
 
 /// Counts bytes that are not kept. What was kept before them does not join what comes after.

@@ -10,11 +10,16 @@ use collector_common::limits::{OFFSET_UNKNOWN, STARTS_MAX, place_of};
 
 use super::distribution;
 use super::place::{self, Start};
+use crate::flow::{self, time};
 use crate::task::{self, TaskPointer};
 
 /// `task_struct.__state` (`.state` before 5.14)
 #[unsafe(no_mangle)]
-static TASK_STATE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static TASK_STATE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+
+/// 1 if waits are counted by cgroup.
+#[unsafe(no_mangle)]
+static IO_SCHEDULER: Global<u32> = Global::new(0);
 
 /// A task becomes ready: the low bit of the owner says why.
 #[map]
@@ -32,10 +37,17 @@ pub fn on_wakeup(woken: TaskPointer, is_typed: bool) -> i32 {
 /// A CPU goes from one task to another.
 #[inline(always)]
 pub fn on_switch(is_preempted: bool, previous: TaskPointer, next: TaskPointer, is_typed: bool) -> i32 {
+    let could_go_on =
+        is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0);
+    if flow::is_watched()
+        && let Some(tid) = task::thread_of(previous, is_typed)
+    {
+        time::on_leave(previous, tid, could_go_on, is_typed);
+    }
     // A task that could go on is in state 0 (`TASK_RUNNING`), or was taken off while it changed its state.
     if let Some(tid) = task::thread_of(previous, is_typed)
         && tid != 0
-        && (is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0))
+        && could_go_on
     {
         place::begin(&READY, place_of(tid, STARTS_MAX), owner(tid, Wait::Preempted));
     }
@@ -57,6 +69,12 @@ fn on_run(next: TaskPointer, tid: u32, is_typed: bool) -> i32 {
     if is_own {
         // SAFETY: as above.
         unsafe { (&raw mut (*start).owner).write(0) };
+    }
+    if flow::is_watched() {
+        time::on_run(tid, time_ns);
+    }
+    if IO_SCHEDULER.load() != 1 {
+        return 0;
     }
     let key = Key {
         cgroup_id: task::cgroup_of(next, is_typed).unwrap_or(0),

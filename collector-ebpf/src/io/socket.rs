@@ -20,28 +20,28 @@ static FILE_PRIVATE_DATA: Global<u32> = Global::new(OFFSET_UNKNOWN);
 static SOCKET_SK: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock.sk_protocol`
 #[unsafe(no_mangle)]
-static SOCK_PROTOCOL: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_PROTOCOL: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_family`
 #[unsafe(no_mangle)]
-static SOCK_FAMILY: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_FAMILY: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_daddr`
 #[unsafe(no_mangle)]
-static SOCK_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_rcv_saddr`
 #[unsafe(no_mangle)]
-static SOCK_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_v6_daddr`
 #[unsafe(no_mangle)]
-static SOCK_V6_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_V6_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_v6_rcv_saddr`
 #[unsafe(no_mangle)]
-static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_dport`
 #[unsafe(no_mangle)]
-static SOCK_DPORT: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_DPORT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_num`
 #[unsafe(no_mangle)]
-static SOCK_NUM: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_NUM: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock.sk_cgrp_data` and in it `sock_cgroup_data.cgroup` (`.val` before 5.14, whose low bits are flags).
 #[unsafe(no_mangle)]
 static SOCK_CGROUP: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -57,7 +57,7 @@ const NEW_SYN_RECV: u8 = 12;
 /// Address families and protocols (include/linux/socket.h, include/uapi/linux/in.h).
 const UNIX: u16 = 1;
 pub const INET: u16 = 2;
-const INET6: u16 = 10;
+pub const INET6: u16 = 10;
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 
@@ -121,8 +121,9 @@ pub unsafe fn copy_addresses(file: FilePointer, record: *mut SlowRecord) {
     }
 }
 
+/// The socket of an open file that is one.
 #[inline(always)]
-fn sock(file: FilePointer) -> Option<*const c_void> {
+pub fn sock(file: FilePointer) -> Option<*const c_void> {
     let socket = task::read::<*const c_void>(file, FILE_PRIVATE_DATA.load())?;
     task::read::<*const c_void>(socket, SOCKET_SK.load()).filter(|sock| !sock.is_null())
 }

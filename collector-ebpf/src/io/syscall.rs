@@ -137,14 +137,22 @@ fn close(thread: &Thread, operation: u8, first: u32, registers: *const c_void) {
     }
 }
 
+/// When a call that goes on began, by the registers that it entered with.
+#[inline(always)]
+pub fn start_of_call(registers: *const c_void, number: u32, is_typed: bool) -> Option<u64> {
+    let thread = stack_of(registers, is_typed)?;
+    place::peek(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number))
+}
+
 /// The class of a failed call's or operation's result.
 #[inline(always)]
 pub fn error_class(result: i64) -> u8 {
     ERRORS.get(result.wrapping_neg() as u32).map_or(ErrorClass::Other as u8, |&class| class as u8)
 }
 
+/// What a number means, packed; 0 for calls that do no I/O.
 #[inline(always)]
-fn call(number: u32) -> u32 {
+pub fn call(number: u32) -> u32 {
     CALLS.get(number).copied().unwrap_or(0)
 }
 

@@ -93,6 +93,7 @@ fn trial(config: &Config) -> Trial {
     kernel.detach();
     let mut inbox = Inbox::default();
     kernel.drain(&mut inbox);
+    kernel.drain_flows(|_| {});
     kernel.update_ledger();
     // The trial shows its records here and keeps nothing.
     for account in ledger.accounts() {

@@ -70,11 +70,18 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         filter,
         frequency_hz: config.kernel.frequency_hz,
         stacks_max: STACKS_MAX,
+        flows: None,
         statistics_always: false,
     };
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.
-    let kernel = KernelOptions { watch_crashes: false, keep_stderr: false, io: None, ..config.kernel };
+    let kernel = KernelOptions {
+        watch_crashes: false,
+        keep_stderr: false,
+        io: None,
+        watch_flows: false,
+        ..config.kernel
+    };
     let daemon = Daemon::start(
         &kernel,
         options,

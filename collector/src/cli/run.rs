@@ -49,6 +49,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         filter: Filter::All,
         frequency_hz: config.kernel.frequency_hz,
         stacks_max: STACKS_MAX,
+        flows: config.flows.clone(),
         statistics_always: arguments.statistics,
     };
     let recent = RecentCrashes::default();

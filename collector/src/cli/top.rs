@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::daemon::Sink;
 use crate::export::{flame_graph, summary};
 use crate::loss::{Ledger, Signal};
-use crate::telemetry::{Batch, Location, Profile, Sample, SlowOperation};
+use crate::telemetry::{Batch, Location, Profile, Sample, SlowOperation, Span};
 
 /// The flame graph shows this much time.
 const FLAME_GRAPH_SPAN: Duration = Duration::from_secs(60);
@@ -80,10 +80,11 @@ impl Sink for Top {
     fn accept(&mut self, batch: Batch, ledger: &Ledger) {
         let samples: u64 = batch.profiles.iter().map(Profile::sample_count).sum();
         let slow = batch.slow_operations.len() as u64;
+        let spans = batch.spans.len() as u64;
         self.slow_operations.extend(batch.slow_operations);
         let first_kept = self.slow_operations.len().saturating_sub(SLOW_OPERATIONS_SHOWN);
         self.slow_operations.drain(..first_kept);
-        let text = self.text(&batch.profiles, ledger);
+        let text = self.text(&batch.profiles, &batch.spans, ledger);
         self.recent.push_back(batch.profiles);
         while self.recent.len() > self.windows_kept {
             self.recent.pop_front();
@@ -98,11 +99,12 @@ impl Sink for Top {
         let _closed_terminal = writeln!(std::io::stdout().lock(), "{clear}{text}");
         ledger.exported(Signal::Profile, samples);
         ledger.exported(Signal::SlowOperation, slow);
+        ledger.exported(Signal::Span, spans);
     }
 }
 
 impl Top {
-    fn text(&self, profiles: &[Profile], ledger: &Ledger) -> String {
+    fn text(&self, profiles: &[Profile], spans: &[Span], ledger: &Ledger) -> String {
         let samples: u64 = profiles.iter().map(Profile::sample_count).sum();
         let account = ledger.account(Signal::Profile);
         let lost: u64 = account.lost.iter().map(|(_, count)| count).sum();
@@ -124,6 +126,7 @@ impl Top {
         for (cpu, process, stack) in hottest_stacks(profiles) {
             text += &format!("{cpu:6.1}  {process}: {stack}\n");
         }
+        text += &super::requests::table(spans);
         if !self.slow_operations.is_empty() {
             text += "\n LAST SLOW OPERATIONS (io.slow_ms)\n";
         }

@@ -38,7 +38,7 @@ const PROTOCOLS: Kind = Kind::Choice(&["http/protobuf", "grpc"]);
 const COMPRESSIONS: Kind = Kind::Choice(&["none", "gzip", "zstd"]);
 
 /// Signals with their own OTLP keys.
-const SIGNALS: [&str; 3] = ["profiles", "metrics", "logs"];
+const SIGNALS: [&str; 4] = ["profiles", "metrics", "logs", "traces"];
 
 /// All keys, in the order in which they are printed.
 pub fn keys() -> Vec<Key> {
@@ -186,6 +186,32 @@ pub fn keys() -> Vec<Key> {
             Kind::Flag,
             "true",
             "Measure how long tasks wait for a CPU. Costs about 0.1 us on each context switch.",
+        ),
+        key(
+            "trace.enabled",
+            Kind::Flag,
+            "true",
+            "Make spans and request metrics of what is said over connections.",
+        ),
+        otel(
+            "trace.sample_ratio",
+            "OTEL_TRACES_SAMPLER_ARG",
+            Kind::Text,
+            "1.0",
+            "Share of the traces that are kept, where no caller decided before. Errors and slow spans always are, metrics \
+             have all.",
+        ),
+        key(
+            "trace.spans_per_second_max",
+            Kind::Integer(0, 1_000_000),
+            "1000",
+            "Spans of one service in a second; errors and slow ones have as many again. The rest is counted.",
+        ),
+        key(
+            "trace.slow_ms",
+            Kind::Integer(1, 3_600_000),
+            "1000",
+            "Spans that take longer are kept whatever the ratio.",
         ),
         otel(
             "metrics.interval_ms",

@@ -12,13 +12,14 @@ use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
 use super::slow_logs::slow_operations_request;
 use super::{
     Deltas, First, HostResource, Outbox, Receipts, TemporalityPreference, metrics_requests, profiles_request,
+    traces_request,
 };
 use crate::clock::unix_ns;
 use crate::config::Config;
 use crate::crash::spool::Spool;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::MetricSink;
-use crate::telemetry::{Batch, Profile, SlowOperation, Snapshot};
+use crate::telemetry::{Batch, Profile, SlowOperation, Snapshot, Span};
 
 /// Receivers in Go refuse gRPC messages over 4 MiB by default.
 const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -83,6 +84,11 @@ impl Backend {
             let count = batch.slow_operations.len() as u64;
             self.ledger.lost(Signal::SlowOperation, LossReason::ExportSwitchedOff, count);
         }
+        if self.takes.contains(&otlp::Signal::Traces) {
+            self.push_spans(&batch.spans);
+        } else {
+            self.ledger.lost(Signal::Span, LossReason::ExportSwitchedOff, batch.spans.len() as u64);
+        }
     }
 
     /// Where metrics go; `None` if the backend takes none.
@@ -127,6 +133,26 @@ impl Backend {
             body: request.encode_to_vec().into(),
             records: profiles.iter().map(Profile::sample_count).sum(),
             items: profiles.len() as u64,
+            ticket: NO_TICKET,
+        });
+    }
+
+    /// Halves what is too large, down to a single span.
+    fn push_spans(&self, spans: &[Span]) {
+        if spans.is_empty() {
+            return;
+        }
+        let request = traces_request(spans, &self.host);
+        if request.encoded_len() > REQUEST_BYTES_MAX && spans.len() > 1 {
+            let (first, second) = spans.split_at(spans.len() / 2);
+            self.push_spans(first);
+            return self.push_spans(second);
+        }
+        self.exporter.push(Payload {
+            signal: otlp::Signal::Traces,
+            body: request.encode_to_vec().into(),
+            records: spans.len() as u64,
+            items: spans.len() as u64,
             ticket: NO_TICKET,
         });
     }
@@ -190,8 +216,7 @@ fn report(ledger: &Ledger, receipts: &Receipts, signal: otlp::Signal, outcome: O
         otlp::Signal::Logs => {
             return receipts.lock().unwrap_or_else(PoisonError::into_inner).push((ticket, outcome));
         }
-        // No batch holds these yet.
-        otlp::Signal::Traces => return,
+        otlp::Signal::Traces => Signal::Span,
     };
     match outcome {
         Outcome::Exported { records } => ledger.exported(signal, records),

@@ -141,3 +141,22 @@ pub const SCHEDULER: &[Tracepoint] = &[
     ),
     tracepoint(&[("io_switch", "sched_switch")], "context switches", "no run-queue times by container"),
 ];
+
+/// Those of connections.
+pub const FLOW: &[Tracepoint] = &[
+    tracepoint(
+        &[("flow_sent", "sock_send_length")],
+        "bytes sent over sockets",
+        "what is sent is seen at the return of every system call",
+    ),
+    tracepoint(
+        &[("flow_received", "sock_recv_length")],
+        "bytes received over sockets",
+        "what is received is seen at the return of every system call",
+    ),
+    tracepoint(
+        &[("flow_state", "inet_sock_set_state")],
+        "connections",
+        "who began a connection is guessed from its first bytes; ends of connections are not seen",
+    ),
+];

@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 89] = [
+const FIELDS: [(&str, &str, &str); 90] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -76,6 +76,7 @@ const FIELDS: [(&str, &str, &str); 89] = [
     ("TCP_SRTT_US", "tcp_sock", "srtt_us"),
     ("TCP_BYTES_SENT", "tcp_sock", "bytes_sent"),
     ("TCP_BYTES_RETRANS", "tcp_sock", "bytes_retrans"),
+    ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
     ("SOCK_STATE", "sock_common", "skc_state"),
     ("THREAD_STATUS", "thread_info", "status"),
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
@@ -135,7 +136,12 @@ fn shapes(btf: &Btf) -> Vec<(&'static str, u32)> {
     let state =
         btf.field_offset("task_struct", "__state").or_else(|| btf.field_offset("task_struct", "state"));
     let state = state.map(|offset| ("TASK_STATE", offset));
-    state.into_iter().chain([("BLOCK_REQUEST_IS_SECOND", u32::from(arguments == Some(2)))]).collect()
+    let sockets_tell = btf.tracepoint_parameters("sock_send_length").is_some();
+    let shapes = [
+        ("BLOCK_REQUEST_IS_SECOND", u32::from(arguments == Some(2))),
+        ("SOCKETS_TELL", u32::from(sockets_tell)),
+    ];
+    state.into_iter().chain(shapes).collect()
 }
 
 /// The counters of a process's memory: plain numbers until 6.1, per-CPU counters since 6.2.

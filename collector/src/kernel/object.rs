@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoint};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
-use collector_common::limits::PROCESS_RING_BYTES;
+use collector_common::event::{self, Event};
+use collector_common::flow::pack_decision;
+use collector_common::limits::{DECISIONS_MAX, PROCESS_RING_BYTES, place_of};
 use collector_common::loss::{KernelCounter, kernel_counter};
 
 use super::btf::Btf;
@@ -24,6 +26,7 @@ use super::online::online_cpus;
 use super::sampler::{CpuSampler, SampleSource, sample_ring_bytes};
 use super::sideband::Sideband;
 use super::stderr_tails::StderrTails;
+use crate::flow::Decision;
 use crate::io::calls;
 use crate::loss::{Ledger, LossReason, Signal};
 
@@ -32,6 +35,12 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../collector-ebpf/obje
 
 /// Records taken from one ring in one turn; the rest waits in the ring.
 const RECORDS_PER_TURN_MAX: usize = 16_384;
+
+/// Bytes of the ring of connections where nobody follows them: the smallest ring.
+const FLOW_RING_BYTES_UNUSED: u32 = 4096;
+
+/// Records of connections, likewise: those of a full ring.
+const FLOW_RECORDS_PER_TURN_MAX: usize = 65_536;
 
 /// How to hook into the kernel.
 #[derive(Clone, Debug)]
@@ -50,6 +59,8 @@ pub struct KernelOptions {
     pub keep_stderr: bool,
     /// Which I/O is counted; `None` for none.
     pub io: Option<IoOptions>,
+    /// Whether connections are followed.
+    pub watch_flows: bool,
 }
 
 /// Which I/O is counted.
@@ -84,6 +95,8 @@ pub struct Kernel {
     crash_ring: RingBuf<MapData>,
     detail_ring: RingBuf<MapData>,
     slow_ring: RingBuf<MapData>,
+    flow_ring: RingBuf<MapData>,
+    decisions: Array<MapData, u64>,
     stderr: StderrTails,
     io: Option<IoMaps>,
     counters: PerCpuArray<MapData, u64>,
@@ -113,6 +126,8 @@ impl Kernel {
         let crash_ring = RingBuf::try_from(take_map(&mut ebpf, "CRASH_RING")?)?;
         let detail_ring = RingBuf::try_from(take_map(&mut ebpf, "DETAIL_RING")?)?;
         let slow_ring = RingBuf::try_from(take_map(&mut ebpf, "SLOW_RING")?)?;
+        let flow_ring = RingBuf::try_from(take_map(&mut ebpf, "FLOW_RING")?)?;
+        let decisions = Array::try_from(take_map(&mut ebpf, "DECISIONS")?)?;
         let io = IoMaps::take(&mut ebpf)?;
         let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
@@ -124,6 +139,8 @@ impl Kernel {
             crash_ring,
             detail_ring,
             slow_ring,
+            flow_ring,
+            decisions,
             stderr,
             io: Some(io),
             counters,
@@ -182,6 +199,33 @@ impl Kernel {
         samples_left || deaths_left || slow_left || details_left || events_left
     }
 
+    /// Hands what was said over connections to `apply`, in the order in which the kernel wrote it. Up to a bounded number
+    /// of records; returns how many bytes they had, and whether more may be left.
+    pub fn drain_flows(&mut self, mut apply: impl FnMut(Event<'_>)) -> (u64, bool) {
+        let mut bytes = 0;
+        for _ in 0..FLOW_RECORDS_PER_TURN_MAX {
+            let Some(item) = self.flow_ring.next() else { return (bytes, false) };
+            bytes += item.len() as u64;
+            match event::decode(&item) {
+                Some(event) => {
+                    self.ledger.decoded(Signal::Flow, 1);
+                    apply(event);
+                }
+                None => self.ledger.lost(Signal::Flow, LossReason::Malformed, 1),
+            }
+        }
+        (bytes, true)
+    }
+
+    /// Tells the kernel side how much of a connection's messages is wanted.
+    pub fn decide(&mut self, decision: Decision) {
+        let Decision { connection, sent_bytes, received_bytes } = decision;
+        let packed = pack_decision(connection, sent_bytes, received_bytes);
+        if let Err(error) = self.decisions.set(place_of(connection as u32, DECISIONS_MAX), packed, 0) {
+            tracing::warn!(%error, "cannot tell the kernel what to capture");
+        }
+    }
+
     /// Follows CPUs that came or went.
     pub fn follow_cpus(&mut self) {
         let Ok(cpus) = online_cpus() else { return };
@@ -202,7 +246,8 @@ impl Kernel {
     /// Detaches everything that produces records; what is in the rings can still be drained.
     pub fn detach(&mut self) {
         self.sampler = None;
-        let every = [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER].into_iter().flatten();
+        let every =
+            [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER, hooks::FLOW].into_iter().flatten();
         let every = every.chain([&hooks::SYSCALL_EXIT, &hooks::SYSCALL_ENTER]);
         for (name, _) in every.flat_map(|tracepoint| tracepoint.ways) {
             for name in [(*name).to_owned(), format!("{name}_raw")] {
@@ -218,13 +263,19 @@ impl Kernel {
 
     /// Brings the kernel's own counts into the ledger.
     pub fn update_ledger(&self) {
-        for signal in
-            [Signal::Process, Signal::Profile, Signal::Crash, Signal::CrashDetail, Signal::SlowOperation]
-        {
+        for signal in [
+            Signal::Process,
+            Signal::Profile,
+            Signal::Crash,
+            Signal::CrashDetail,
+            Signal::SlowOperation,
+            Signal::Flow,
+        ] {
             let seen = self.counter(signal, KernelCounter::Seen);
             let losses = [
                 (LossReason::RingFull, self.counter(signal, KernelCounter::RingFull)),
                 (LossReason::ScratchMissing, self.counter(signal, KernelCounter::ScratchMissing)),
+                (LossReason::ConnectionsFull, self.counter(signal, KernelCounter::ConnectionsFull)),
             ];
             self.ledger.set_kernel(signal, seen, &losses);
         }
@@ -296,10 +347,13 @@ fn wanted(options: &KernelOptions) -> impl Iterator<Item = &'static Tracepoint> 
     let crash: &[Tracepoint] = if options.watch_crashes { hooks::CRASH } else { &[] };
     let io: &[Tracepoint] = if options.io.is_some() { hooks::IO } else { &[] };
     let measures_waits = options.io.as_ref().is_some_and(|io| io.scheduler);
-    let scheduler: &[Tracepoint] = if measures_waits { hooks::SCHEDULER } else { &[] };
-    let syscall_exit = (options.keep_stderr || options.io.is_some()).then_some(&hooks::SYSCALL_EXIT);
+    let scheduler: &[Tracepoint] = if measures_waits || options.watch_flows { hooks::SCHEDULER } else { &[] };
+    let flow: &[Tracepoint] = if options.watch_flows { hooks::FLOW } else { &[] };
+    let syscall_exit =
+        (options.keep_stderr || options.io.is_some() || options.watch_flows).then_some(&hooks::SYSCALL_EXIT);
     let syscall_enter = options.io.is_some().then_some(&hooks::SYSCALL_ENTER);
-    hooks::PROCESS.iter().chain(crash).chain(syscall_exit).chain(syscall_enter).chain(io).chain(scheduler)
+    let system_calls = syscall_exit.into_iter().chain(syscall_enter);
+    hooks::PROCESS.iter().chain(crash).chain(system_calls).chain(io).chain(scheduler).chain(flow)
 }
 
 /// What numbers mean stands in the daemon: the programs look it up.
@@ -342,6 +396,10 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
     loader.override_global("IO_BY_PROCESS", &by_process, true);
     loader.override_global("WATCH_FILES", &watch_files, true);
     loader.override_global("SLOW_NS", &slow_ns, true);
+    let watch_flows = u32::from(options.watch_flows);
+    loader.override_global("WATCH_FLOWS", &watch_flows, true);
+    let scheduler = u32::from(io.is_some_and(|io| io.scheduler));
+    loader.override_global("IO_SCHEDULER", &scheduler, true);
     shrink_unused(&mut loader, options, cpus);
     loader.override_global("PROCESSOR", &crate::arch::PROCESSOR, true);
     for (global, offset) in offsets {
@@ -366,8 +424,14 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
             loader.map_max_entries(map, 1);
         }
     }
-    if !io.is_some_and(|io| io.scheduler) {
+    if !io.is_some_and(|io| io.scheduler) && !options.watch_flows {
         loader.map_max_entries("READY", 1);
+    }
+    if !options.watch_flows {
+        for map in ["CONNECTIONS", "DATAGRAM_SOCKETS", "DECISIONS", "THREAD_TIMES"] {
+            loader.map_max_entries(map, 1);
+        }
+        loader.map_max_entries("FLOW_RING", FLOW_RING_BYTES_UNUSED);
     }
     if !io.is_some_and(|io| io.files) {
         loader.map_max_entries("FILES", 1);

@@ -5,8 +5,8 @@
 //! values cannot make two series one.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hash};
+use std::collections::hash_map::{DefaultHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use fnv::FnvBuildHasher;
@@ -47,9 +47,36 @@ impl SeriesHasher {
         self.of(&(metric, owner, &point.attributes))
     }
 
+    /// Begins the fingerprint of something that has several parts.
+    pub fn start(&self, value: &impl Hash) -> Parts {
+        let mut parts = Parts { first: self.first.build_hasher(), second: self.second.build_hasher() };
+        parts.add(value);
+        parts
+    }
+
     fn of(&self, value: &impl Hash) -> Fingerprint {
         let (high, low) = (self.first.hash_one(value), self.second.hash_one(value));
         Fingerprint((u128::from(high) << 64) | u128::from(low))
+    }
+}
+
+/// A fingerprint in the making.
+#[derive(Debug)]
+pub struct Parts {
+    first: DefaultHasher,
+    second: DefaultHasher,
+}
+
+impl Parts {
+    /// Adds a part.
+    pub fn add(&mut self, value: &impl Hash) {
+        value.hash(&mut self.first);
+        value.hash(&mut self.second);
+    }
+
+    /// The fingerprint.
+    pub fn finish(self) -> Fingerprint {
+        Fingerprint((u128::from(self.first.finish()) << 64) | u128::from(self.second.finish()))
     }
 }
 

@@ -134,6 +134,22 @@ own container_cpu_time_seconds_total > /dev/null || exit 7
 grep -q '^node_cpu_seconds_total' /tmp/metrics.txt || exit 8",
         need: Need::Required,
     },
+    // A request on loopback: both ends make a span, and the server's is the client's child.
+    Check {
+        name: "trace",
+        command: "echo page > /tmp/page.txt
+httpd -p 127.0.0.1:8099 -h /tmp
+kansoku trace --duration 12s > /tmp/trace.txt 2> /tmp/trace.log &
+agent=$!
+until grep -q showing /tmp/trace.log; do sleep 1; done
+for number in 1 2 3; do wget -qO /dev/null http://127.0.0.1:8099/page.txt; done
+wait $agent
+cat /tmp/trace.txt
+tail -n 12 /tmp/trace.log
+test $(grep -c ' client busybox .* GET /page.txt 200' /tmp/trace.txt) = 3 || exit 1
+test $(grep -c ' server busybox .* GET /page.txt 200  .connection.' /tmp/trace.txt) = 3 || exit 2",
+        need: Need::Required,
+    },
     // Soft lockups and clock warnings are left out: a busy host causes them under emulation.
     Check {
         name: "kernel-log",

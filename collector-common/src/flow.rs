@@ -1,0 +1,185 @@
+//! What the kernel side tells of connections: that one is used, what was said over it, that it ended.
+//!
+//! Refuses: meaning. A message is some bytes that one call moved; where requests begin is the daemon's business.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::event::{Head, Task};
+use crate::limits::CAPTURE_BYTES_MAX;
+
+/// Who began a connection, seen from this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// It was there before the agent, or has no beginning (UDP).
+    Unknown = 0,
+    /// This side connected.
+    Client = 1,
+    /// This side accepted.
+    Server = 2,
+}
+
+/// Which way a message went, seen from this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Way {
+    /// This side sent it.
+    Sent = 0,
+    /// This side received it.
+    Received = 1,
+}
+
+/// What a thread spent its time on. The order of [`Times`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Spent {
+    /// Running on a CPU.
+    OnCpu = 0,
+    /// Ready to run, waiting for a CPU.
+    RunQueue = 1,
+    /// Asleep in a futex.
+    Lock = 2,
+    /// Asleep for a disk.
+    Disk = 3,
+    /// Asleep in a call on a socket or in a poll.
+    Network = 4,
+    /// Asleep for another reason.
+    Other = 5,
+}
+
+/// Kinds of [`Spent`].
+pub const SPENT_KINDS: usize = 6;
+
+/// Nanoseconds by [`Spent`], since the agent first met the thread.
+pub type Times = [u64; SPENT_KINDS];
+
+/// The ends of a connection, as this socket knows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Ends {
+    /// Local and remote address, IPv4 ones in the first four bytes.
+    pub addresses: [[u8; 16]; 2],
+    /// Local and remote port.
+    pub ports: [u16; 2],
+    /// Address family, `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u16,
+}
+
+/// A process uses a connection for the first time, or instead of another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct OpenRecord {
+    /// The head.
+    pub head: Head,
+    /// Who uses it.
+    pub task: Task,
+    /// Number of the connection, never used again.
+    pub connection: u64,
+    /// When it was established; 0 if that was before the agent.
+    pub start_ns: u64,
+    /// How long the client waited for that; 0 if unknown.
+    pub connect_ns: u64,
+    /// Its ends.
+    pub ends: Ends,
+    /// A [`Role`]
+    pub role: u32,
+    /// Nothing.
+    pub padding: u32,
+}
+
+/// What one call moved. The captured bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct MessageHead {
+    /// The head; its time is that of the call's end.
+    pub head: Head,
+    /// Number of the connection.
+    pub connection: u64,
+    /// Bytes that went the same way before.
+    pub position: u64,
+    /// Bytes moved.
+    pub length: u32,
+    /// Bytes of them that follow this head.
+    pub captured: u32,
+    /// Process id of the caller.
+    pub tgid: u32,
+    /// Thread id of the caller.
+    pub tid: u32,
+    /// Number of the message in its connection, of both ways together.
+    pub number: u32,
+    /// How often the direction had changed, this message included.
+    pub turns: u32,
+    /// A [`Way`]
+    pub way: u32,
+    /// How often the thread had asked an event queue (epoll) what is next, since the agent first met it.
+    pub polls: u32,
+    /// When the call began; 0 if that is not known.
+    pub begun_ns: u64,
+    /// What the thread spent its time on until now.
+    pub times: Times,
+}
+
+/// A message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Message<'a> {
+    /// Its head.
+    pub head: &'a MessageHead,
+    /// Its first bytes.
+    pub bytes: &'a [u8],
+}
+
+/// A TCP connection ended, or could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct CloseRecord {
+    /// The head.
+    pub head: Head,
+    /// Number of the connection.
+    pub connection: u64,
+    /// Cgroup of the socket's maker; 0 if unknown.
+    pub cgroup_id: u64,
+    /// When it was established; 0 if that was before the agent, or never.
+    pub start_ns: u64,
+    /// How long the client waited for that; 0 if unknown.
+    pub connect_ns: u64,
+    /// Bytes sent and received by the program's calls.
+    pub moved: [u64; 2],
+    /// Messages of both ways.
+    pub messages: u32,
+    /// Turns of direction.
+    pub turns: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Smoothed round-trip time, microseconds; 0 if unknown.
+    pub round_trip_us: u32,
+    /// The socket's error number; 0 for none.
+    pub error: u32,
+    /// The state it closed from (include/net/tcp_states.h): who closed first.
+    pub last_state: u32,
+    /// Its ends.
+    pub ends: Ends,
+    /// A [`Role`]
+    pub role: u32,
+    /// Nothing.
+    pub padding: u32,
+}
+
+impl<'a> Message<'a> {
+    /// Splits the bytes of a record; `None` if they are not one message.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = MessageHead::ref_from_prefix(bytes).ok()?;
+        let bytes = rest.get(..head.captured as usize)?;
+        (head.captured <= head.length && bytes.len() <= CAPTURE_BYTES_MAX).then_some(Self { head, bytes })
+    }
+}
+
+/// How many bytes of each message of a connection the daemon wants, packed for the kernel's table: whose it is, bytes sent,
+/// bytes received.
+pub const fn pack_decision(connection: u64, sent_bytes: u16, received_bytes: u16) -> u64 {
+    (connection & 0xffff_ffff) << 32 | (sent_bytes as u64) << 16 | received_bytes as u64
+}
+
+const _: () = assert!(size_of::<MessageHead>() == 120);
+const _: () = assert!(size_of::<MessageHead>().is_multiple_of(8));

@@ -1,0 +1,106 @@
+//! Connections: who uses them, the first bytes of what is said, how they end, and what threads spend their time on.
+//!
+//! Hooked where the socket layer says how much a call moved (`sock_send_length`, `sock_recv_length`, kernel 6.3): calls on
+//! anything else cost nothing. On older kernels at the return of every system call. Refuses: parsing, and payload of
+//! connections that the daemon does not know the protocol of.
+
+mod capture;
+mod connection;
+mod ends;
+pub mod time;
+
+use core::ffi::c_void;
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use collector_common::flow::Way;
+
+use crate::arch;
+use crate::io;
+use crate::task::Thread;
+
+/// 1 if connections are followed.
+#[unsafe(no_mangle)]
+static WATCH_FLOWS: Global<u32> = Global::new(0);
+/// 1 if this kernel's socket layer tells what was moved.
+#[unsafe(no_mangle)]
+static SOCKETS_TELL: Global<u32> = Global::new(0);
+
+/// `MSG_PEEK` (include/linux/socket.h): what is read stays there.
+const PEEK: i32 = 2;
+
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn flow_sent_raw(context: RawTracePointContext) -> i32 {
+    at_socket(context.arg(0), context.arg::<i64>(1) as i32, 0, Way::Sent)
+}
+
+#[raw_tracepoint(tracepoint = "sock_recv_length")]
+pub fn flow_received_raw(context: RawTracePointContext) -> i32 {
+    at_socket(context.arg(0), context.arg::<i64>(1) as i32, context.arg::<i64>(2) as i32, Way::Received)
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn flow_state_raw(context: RawTracePointContext) -> i32 {
+    connection::on_state(context.arg(0), context.arg::<i64>(1) as i32, context.arg::<i64>(2) as i32)
+}
+
+/// Whether threads that serve connections have their times kept.
+#[inline(always)]
+pub fn is_watched() -> bool {
+    WATCH_FLOWS.load() == 1
+}
+
+/// A system call returns: an event queue was asked, or, on kernels whose socket layer does not tell, bytes were moved.
+#[inline(always)]
+pub fn on_syscall_exit(number: u32, registers: *const c_void, result: i64, is_typed: bool) {
+    if !is_watched() {
+        return;
+    }
+    if arch::is_event_queue_call(number) {
+        time::on_poll();
+    }
+    if SOCKETS_TELL.load() == 1 || result <= 0 {
+        return;
+    }
+    let Some(transfer) = arch::transfer_call(number) else { return };
+    let Some(way) = transfer.way else { return };
+    let Some([descriptor, ..]) = arch::syscall_arguments(registers) else { return };
+    let thread = Thread::current(is_typed);
+    let Some(sock) = io::sock_of(&thread, descriptor as u32) else { return };
+    on_transfer(sock, result as u32, way, registers, is_typed);
+}
+
+#[inline(always)]
+fn at_socket(sock: *const c_void, result: i32, flags: i32, way: Way) -> i32 {
+    if result <= 0 || flags & PEEK != 0 || !is_watched() {
+        return 0;
+    }
+    // SAFETY: the helpers have no preconditions but a task with the type of one.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void };
+    on_transfer(sock, result as u32, way, registers, true);
+    0
+}
+
+/// A call moved bytes over a socket of any kind.
+#[inline(always)]
+fn on_transfer(sock: *const c_void, length: u32, way: Way, registers: *const c_void, is_typed: bool) {
+    let Some(connection) = connection::of(sock) else { return };
+    // SAFETY: the look-up gave a valid pointer to a value of a map.
+    unsafe { connection::keep_owner(connection, sock) };
+    // SAFETY: as above.
+    let message = unsafe { connection::count(connection, length, way) };
+    if message.wanted_bytes != 0 {
+        let source = capture::Source::of(registers, is_typed, message.number_in_call);
+        capture::send(&message, way, &source, begun_ns(registers, is_typed));
+    }
+}
+
+/// When the running call began: known where begins of system calls are watched for the metrics of I/O.
+#[inline(always)]
+fn begun_ns(registers: *const c_void, is_typed: bool) -> u64 {
+    arch::syscall_number(registers, is_typed)
+        .and_then(|number| io::start_of_call(registers, number, is_typed))
+        .unwrap_or(0)
+}

@@ -1,0 +1,321 @@
+//! The connections that are followed: their numbers, counts, owners and ends.
+//!
+//! TCP connections stand in a hash map from their first state or message until they close. UDP sockets, which do not tell
+//! that they close, have places that are taken over. Refuses: to follow more than there is room for (counted).
+
+use core::ffi::c_void;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use collector_common::event::Kind;
+use collector_common::flow::{CloseRecord, OpenRecord, Role, Way};
+use collector_common::limits::{
+    CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
+    DECISIONS_MAX, OFFSET_UNKNOWN, place_of,
+};
+use collector_common::loss::{KernelCounter, Signal};
+
+use super::ends;
+use crate::io::{place, socket, tcp};
+use crate::{emit, task};
+
+/// `tcp_sock.total_retrans`
+#[unsafe(no_mangle)]
+static TCP_TOTAL_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `IPPROTO_TCP`, `IPPROTO_UDP`
+const TCP: u16 = 6;
+const UDP: u16 = 17;
+
+/// States (include/net/tcp_states.h).
+const ESTABLISHED: i32 = 1;
+const SYN_SENT: i32 = 2;
+const SYN_RECV: i32 = 3;
+const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
+
+/// No message yet.
+const NO_WAY: u32 = u32::MAX;
+
+/// What is known of a connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Connection {
+    /// The socket.
+    sock: u64,
+    /// The connection's number.
+    number: u64,
+    /// When it began to be opened, and when it was established.
+    begun_ns: u64,
+    start_ns: u64,
+    /// Bytes by [`Way`].
+    moved: [u64; 2],
+    messages: u32,
+    turns: u32,
+    /// The process that used it last.
+    tgid: u32,
+    last_way: u32,
+    role: u32,
+    /// Local port, of UDP sockets: another one is another socket at the same address.
+    port: u32,
+    /// Messages that one call sent before: `sendmmsg` tells of each on its own.
+    batch: u32,
+    padding: u32,
+}
+
+/// A message as far as the connection knows it.
+pub struct Message {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Bytes that went the same way before.
+    pub position: u64,
+    /// Bytes moved.
+    pub length: u32,
+    /// Bytes that the daemon wants.
+    pub wanted_bytes: u32,
+    /// Number of the message in the connection.
+    pub number: u32,
+    /// Turns of direction.
+    pub turns: u32,
+    /// Which message of its call it is, for calls that move several.
+    pub number_in_call: u32,
+}
+
+#[map]
+static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(CONNECTIONS_MAX, 0);
+
+#[map]
+static DATAGRAM_SOCKETS: Array<Connection> = Array::with_max_entries(DATAGRAM_SOCKETS_MAX, 0);
+
+/// What the daemon wants of connections: see [`collector_common::flow::pack_decision`].
+#[map]
+static DECISIONS: Array<u64> = Array::with_max_entries(DECISIONS_MAX, 0);
+
+/// Connections that this CPU has numbered.
+#[map]
+static NUMBERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The connection of a socket; `None` for other sockets, and where there is no room.
+#[inline(always)]
+pub fn of(sock: *const c_void) -> Option<*mut Connection> {
+    let key = sock as u64;
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
+        return Some(connection);
+    }
+    let (protocol, port) = ends::identity(sock)?;
+    match protocol {
+        TCP => insert(key, Role::Unknown, 0),
+        UDP => {
+            let place = DATAGRAM_SOCKETS.get_ptr_mut(place::of_address(key, DATAGRAM_SOCKETS_MAX))?;
+            // SAFETY: the look-up gave a valid pointer to a value of the map.
+            unsafe {
+                if (*place).sock != key || (*place).port != u32::from(port) {
+                    fresh(place, key, Role::Unknown, 0);
+                    (&raw mut (*place).port).write(u32::from(port));
+                }
+            }
+            Some(place)
+        }
+        _ => None,
+    }
+}
+
+/// A TCP connection goes from one state to another.
+#[inline(always)]
+pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
+    if !socket::is_tcp(sock) {
+        return 0;
+    }
+    match (old, new) {
+        (_, SYN_SENT) => {
+            let _known = insert(sock as u64, Role::Client, place::now_ns());
+        }
+        (SYN_SENT, ESTABLISHED) => {
+            if let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) {
+                // SAFETY: the look-up gave a valid pointer to a value of the map.
+                unsafe { (&raw mut (*connection).start_ns).write(place::now_ns()) };
+            }
+        }
+        (SYN_RECV, ESTABLISHED) => {
+            if let Some(connection) = insert(sock as u64, Role::Server, 0) {
+                // SAFETY: as above.
+                unsafe { (&raw mut (*connection).start_ns).write(place::now_ns()) };
+            }
+        }
+        (LISTEN, CLOSE) => {}
+        (_, CLOSE) => close(sock, old),
+        _ => {}
+    }
+    0
+}
+
+/// Tells the daemon whose the connection is, at its first message and when another process goes on with it.
+///
+/// # Safety
+///
+/// `connection` must be a valid pointer to a value of a map.
+#[inline(always)]
+pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void) {
+    let (tgid, _) = task::current_ids();
+    // SAFETY: given by the caller; the record's room is that of one record.
+    unsafe {
+        if (*connection).tgid == tgid {
+            return;
+        }
+        (&raw mut (*connection).tgid).write(tgid);
+        emit::flow_in_place(|record: *mut OpenRecord| {
+            (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
+            (&raw mut (*record).task).write(task::current());
+            (&raw mut (*record).connection).write((*connection).number);
+            (&raw mut (*record).start_ns).write((*connection).start_ns);
+            (&raw mut (*record).connect_ns).write(connect_ns(connection));
+            ends::copy(sock, &raw mut (*record).ends);
+            (&raw mut (*record).role).write((*connection).role);
+            (&raw mut (*record).padding).write(0);
+        });
+    }
+}
+
+/// Counts a message, and says what is wanted of it.
+///
+/// # Safety
+///
+/// As [`keep_owner`].
+#[inline(always)]
+pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Message {
+    // SAFETY: given by the caller. Two threads that send over one connection at once may count wrong: the daemon sees a
+    // position that does not fit.
+    unsafe {
+        let slot = (&raw mut (*connection).moved).cast::<u64>().add(way as usize);
+        let position = *slot;
+        slot.write(position.wrapping_add(u64::from(length)));
+        if (*connection).last_way != way as u32 {
+            (&raw mut (*connection).last_way).write(way as u32);
+            (&raw mut (*connection).turns).write((*connection).turns.wrapping_add(1));
+            (&raw mut (*connection).batch).write(0);
+        } else {
+            (&raw mut (*connection).batch).write((*connection).batch.wrapping_add(1));
+        }
+        let number = (*connection).messages.wrapping_add(1);
+        (&raw mut (*connection).messages).write(number);
+        let limit = limit((*connection).number, number, way);
+        Message {
+            connection: (*connection).number,
+            position,
+            length,
+            wanted_bytes: if limit < length { limit } else { length },
+            number,
+            turns: (*connection).turns,
+            number_in_call: (*connection).batch,
+        }
+    }
+}
+
+/// Bytes of a message that are wanted at most.
+#[inline(always)]
+fn limit(connection: u64, number: u32, way: Way) -> u32 {
+    let decision = DECISIONS.get(place_of(connection as u32, DECISIONS_MAX)).copied().unwrap_or(0);
+    if decision >> 32 == connection & 0xffff_ffff {
+        return match way {
+            Way::Sent => decision as u32 >> 16,
+            Way::Received => decision as u32 & 0xffff,
+        };
+    }
+    if number > CAPTURE_UNDECIDED_MESSAGES { 0 } else { CAPTURE_UNDECIDED_BYTES }
+}
+
+#[inline(always)]
+fn insert(key: u64, role: Role, begun_ns: u64) -> Option<*mut Connection> {
+    let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
+    // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
+    unsafe {
+        fresh(connection.as_mut_ptr(), key, role, begun_ns);
+        let connection = connection.assume_init();
+        if CONNECTIONS.insert(key, connection, u64::from(BPF_NOEXIST)).is_err()
+            && CONNECTIONS.get_ptr(key).is_none()
+        {
+            emit::count(Signal::Flow, KernelCounter::Seen);
+            emit::count(Signal::Flow, KernelCounter::ConnectionsFull);
+        }
+    }
+    CONNECTIONS.get_ptr_mut(key)
+}
+
+/// # Safety
+///
+/// `connection` must be writable.
+#[inline(always)]
+unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role, begun_ns: u64) {
+    // SAFETY: given by the caller.
+    unsafe {
+        connection.write(Connection {
+            sock,
+            number: new_number(),
+            begun_ns,
+            start_ns: 0,
+            moved: [0; 2],
+            messages: 0,
+            turns: 0,
+            tgid: 0,
+            last_way: NO_WAY,
+            role: role as u32,
+            port: 0,
+            batch: 0,
+            padding: 0,
+        });
+    }
+}
+
+/// A number that no other connection has: the low bits count on, so that neighbours have places of their own.
+#[inline(always)]
+fn new_number() -> u64 {
+    let Some(counter) = NUMBERED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the look-up gave a valid pointer to this CPU's value; the helper has no preconditions.
+    unsafe {
+        let count = (*counter).wrapping_add(1);
+        counter.write(count);
+        count << 10 | u64::from(bpf_get_smp_processor_id() & 0x3ff)
+    }
+}
+
+#[inline(always)]
+fn close(sock: *const c_void, last_state: i32) {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
+    emit::flow_in_place(|record: *mut CloseRecord| {
+        // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
+        unsafe {
+            (&raw mut (*record).head).write(task::head(Kind::Close, size_of::<CloseRecord>() as u32));
+            (&raw mut (*record).connection).write((*connection).number);
+            (&raw mut (*record).cgroup_id).write(socket::cgroup_id(sock));
+            (&raw mut (*record).start_ns).write((*connection).start_ns);
+            (&raw mut (*record).connect_ns).write(connect_ns(connection));
+            (&raw mut (*record).moved).write((*connection).moved);
+            (&raw mut (*record).messages).write((*connection).messages);
+            (&raw mut (*record).turns).write((*connection).turns);
+            let retransmits = task::read::<u32>(sock, TCP_TOTAL_RETRANS.load()).unwrap_or(0);
+            (&raw mut (*record).retransmits).write(retransmits);
+            let round_trip_us = task::read::<u32>(sock, tcp::TCP_SRTT_US.load()).unwrap_or(0) / 8;
+            (&raw mut (*record).round_trip_us).write(round_trip_us);
+            let error = task::read::<u32>(sock, tcp::SOCK_ERR.load()).unwrap_or(0);
+            (&raw mut (*record).error).write(error);
+            (&raw mut (*record).last_state).write(last_state as u32);
+            ends::copy(sock, &raw mut (*record).ends);
+            (&raw mut (*record).role).write((*connection).role);
+            (&raw mut (*record).padding).write(0);
+        }
+    });
+    // It is not there any more only if another CPU closed it too.
+    let _gone = CONNECTIONS.remove(sock as u64);
+}
+
+/// # Safety
+///
+/// As [`keep_owner`].
+#[inline(always)]
+unsafe fn connect_ns(connection: *mut Connection) -> u64 {
+    // SAFETY: given by the caller.
+    let (begun_ns, start_ns) = unsafe { ((*connection).begun_ns, (*connection).start_ns) };
+    if begun_ns == 0 || start_ns < begun_ns { 0 } else { start_ns.wrapping_sub(begun_ns) }
+}

@@ -1,0 +1,288 @@
+//! The flow signal: what is said over connections becomes exchanges, exchanges become spans and request metrics.
+//!
+//! Time is an argument, and bytes come from the kernel as they were captured: all of this can be replayed. Refuses: the words
+//! of single protocols (they stand in `protocol`), symbols, clocks, I/O.
+
+mod connection;
+mod describe;
+mod link;
+pub mod protocol;
+mod requests;
+mod sampling;
+mod service_map;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use collector_common::flow::{CloseRecord, Message, OpenRecord};
+
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::process::ProcessTable;
+use crate::telemetry::{Metric, Span};
+
+use connection::{Connection, Verdict};
+use link::Linker;
+use protocol::{Exchange, Output};
+use requests::Requests;
+pub use sampling::SamplingOptions;
+use sampling::{Sampler, duration_ns};
+use service_map::{Edge, ServiceMap};
+
+/// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
+const CONNECTIONS_MAX: usize = 131_072;
+
+/// A datagram socket that says nothing for so long is forgotten, and a TCP connection, whose end must have been lost.
+const DATAGRAM_IDLE_NS: u64 = 60_000_000_000;
+const STREAM_IDLE_NS: u64 = 3_600_000_000_000;
+
+/// How often that is looked for.
+const SWEEP_NS: u64 = 10_000_000_000;
+
+/// How connections are followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowOptions {
+    /// Which spans are kept.
+    pub sampling: SamplingOptions,
+}
+
+/// How many bytes of a connection's messages are wanted from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Of those that are sent.
+    pub sent_bytes: u16,
+    /// Of those that are received.
+    pub received_bytes: u16,
+}
+
+/// All connections, and what they gave.
+pub struct Flows {
+    connections: HashMap<u64, Connection>,
+    linker: Linker,
+    requests: Requests,
+    service_map: ServiceMap,
+    sampler: Sampler,
+    decisions: Vec<Decision>,
+    output: Output,
+    sweep_ns: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Flows {
+    /// None yet. `start_unix_ns` is when the counting begins.
+    pub fn new(options: &FlowOptions, start_unix_ns: u64, ledger: Arc<Ledger>) -> Self {
+        Self {
+            connections: HashMap::new(),
+            linker: Linker::new(Arc::clone(&ledger)),
+            requests: Requests::new(start_unix_ns),
+            service_map: ServiceMap::new(start_unix_ns),
+            sampler: Sampler::new(options.sampling.clone()),
+            decisions: Vec::new(),
+            output: Output::default(),
+            sweep_ns: 0,
+            ledger,
+        }
+    }
+
+    /// A process uses a connection for the first time, or goes on with one of another process.
+    pub fn on_open(&mut self, record: &OpenRecord, processes: &mut ProcessTable) {
+        let Some(process) = processes.of_task(&record.task) else {
+            return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1);
+        };
+        let owner = (Arc::clone(&process.subject), Arc::clone(&process.name));
+        let is_full = self.connections.len() >= CONNECTIONS_MAX;
+        match self.connections.get_mut(&record.connection) {
+            Some(connection) => {
+                connection.set_owner(owner);
+                self.linker.on_open(connection);
+            }
+            None if is_full => {
+                return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+            }
+            None => {
+                let connection = Connection::new(record, owner);
+                self.linker.on_open(&connection);
+                self.connections.insert(record.connection, connection);
+            }
+        }
+        self.ledger.represented(Signal::Flow, 1);
+    }
+
+    /// Something was said.
+    pub fn on_message(&mut self, message: &Message<'_>) {
+        let Some(connection) = self.connections.get_mut(&message.head.connection) else {
+            return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+        };
+        self.ledger.represented(Signal::Flow, 1);
+        let verdict = connection.take(message, &mut self.output);
+        self.linker.on_message(connection, message);
+        let lost = connection.take_lost_exchanges();
+        if lost > 0 {
+            self.ledger.seen(Signal::Span, lost);
+            self.ledger.lost(Signal::Span, LossReason::RingFull, lost);
+        }
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Want { sent_bytes, received_bytes } => {
+                let connection = message.head.connection;
+                self.decisions.push(Decision { connection, sent_bytes, received_bytes });
+            }
+        }
+        self.settle_output(message.head.connection);
+    }
+
+    /// A connection ended.
+    pub fn on_close(&mut self, record: &CloseRecord) {
+        self.ledger.represented(Signal::Flow, 1);
+        if let Some(connection) = self.connections.get_mut(&record.connection) {
+            connection.finish(record.head.time_ns, &mut self.output);
+            self.settle_output(record.connection);
+        }
+        if let Some(connection) = self.connections.remove(&record.connection) {
+            self.linker.on_close(&connection);
+        }
+    }
+
+    /// Settles what has its parent now or waited long enough, and forgets what is idle.
+    pub fn turn(&mut self, now_ns: u64) {
+        self.sampler.turn(now_ns);
+        self.linker.turn(now_ns, &self.sampler, &mut self.requests);
+        if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
+            self.sweep_ns = now_ns;
+            self.sweep(now_ns);
+        }
+    }
+
+    /// What the kernel side must hear: what it shall capture from now on.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        std::mem::take(&mut self.decisions)
+    }
+
+    /// The spans that are settled. `is_last` settles all that wait.
+    pub fn flush(&mut self, monotonic_to_unix_ns: u64, is_last: bool) -> Vec<Span> {
+        if is_last {
+            let numbers: Vec<u64> = self.connections.keys().copied().collect();
+            for number in numbers {
+                if let Some(connection) = self.connections.get_mut(&number) {
+                    connection.abandon(&mut self.output);
+                }
+                self.settle_output(number);
+            }
+            self.linker.settle_all(&self.sampler, &mut self.requests);
+        }
+        self.linker.take_spans(monotonic_to_unix_ns)
+    }
+
+    /// Requests by what they were, since the start.
+    pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+        let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
+        metrics.extend(self.service_map.metrics());
+        metrics
+    }
+
+    /// Connections that are followed now.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether no connection is followed.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Counts the exchanges that a parser gave, and hands on those whose spans are wanted.
+    fn settle_output(&mut self, number: u64) {
+        let Output { abandoned, rejected, .. } = self.output;
+        self.output.abandoned = 0;
+        self.output.rejected = 0;
+        if abandoned + rejected > 0 {
+            self.ledger.seen(Signal::Span, abandoned + rejected);
+            self.ledger.decoded(Signal::Span, abandoned);
+            self.ledger.lost(Signal::Span, LossReason::ExchangeBroken, abandoned);
+            self.ledger.lost(Signal::Span, LossReason::Malformed, rejected);
+        }
+        if self.output.exchanges.is_empty() {
+            return;
+        }
+        let mut exchanges = std::mem::take(&mut self.output.exchanges);
+        if let Some(connection) = self.connections.get_mut(&number) {
+            for exchange in exchanges.drain(..) {
+                observe_edge(connection, &exchange, &mut self.service_map, &self.linker);
+                settle(
+                    connection,
+                    exchange,
+                    &mut self.requests,
+                    &mut self.sampler,
+                    &mut self.linker,
+                    &self.ledger,
+                );
+            }
+        }
+        self.output.exchanges = exchanges;
+    }
+
+    fn sweep(&mut self, now_ns: u64) {
+        let idle: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                let most = if connection.is_datagram() { DATAGRAM_IDLE_NS } else { STREAM_IDLE_NS };
+                now_ns.saturating_sub(connection.last_ns) > most
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in idle {
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.finish(now_ns, &mut self.output);
+            }
+            self.settle_output(number);
+            if let Some(connection) = self.connections.remove(&number) {
+                self.linker.on_close(&connection);
+            }
+        }
+    }
+}
+
+/// Counts an exchange by who called whom, once: at the client's end if that is on this node.
+fn observe_edge(connection: &mut Connection, exchange: &Exchange, map: &mut ServiceMap, linker: &Linker) {
+    let ends = describe::client_first(connection);
+    let is_client = describe::is_client(connection.side(exchange.pattern));
+    let other = linker.service_at(&connection.ends.reversed());
+    if !is_client && other.is_some() {
+        return;
+    }
+    let edge = *connection.edge.get_or_insert_with(|| {
+        let own = connection.subject.service_name.clone();
+        let (client, server) = match (is_client, other) {
+            (true, Some(server)) => (own, server.to_owned()),
+            (true, None) => (own, ends.peer.to_string()),
+            (false, _) => ("user".to_owned(), own),
+        };
+        let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
+        map.edge(Edge { client, server, connection_type })
+    });
+    let has_failed = exchange.failure.as_ref().is_some_and(|failure| failure.is_servers);
+    map.observe(edge, has_failed, duration_ns(exchange) as f64 / 1e9);
+}
+
+/// One exchange: always in the metrics, and a span if the sampler lets it.
+fn settle(
+    connection: &mut Connection,
+    exchange: Exchange,
+    requests: &mut Requests,
+    sampler: &mut Sampler,
+    linker: &mut Linker,
+    ledger: &Ledger,
+) {
+    ledger.seen(Signal::Span, 1);
+    ledger.decoded(Signal::Span, 1);
+    let side = connection.side(exchange.pattern);
+    let series = requests.observe(connection, &exchange, side);
+    let is_wanted = sampler.wants(connection, &exchange);
+    if !is_wanted {
+        return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
+    }
+    let waiting = describe::span(connection, exchange, side, series);
+    linker.add(waiting);
+}

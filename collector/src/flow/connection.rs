@@ -1,0 +1,292 @@
+//! One connection: whose it is, which protocol it speaks, and where its bytes are.
+//!
+//! Refuses: to guess a protocol that the first messages do not show.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use collector_common::flow::{Ends as RawEnds, Message, OpenRecord, Role, Way};
+
+use super::protocol::{
+    Direction, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
+};
+use super::service_map::EdgeId;
+use crate::identity::Subject;
+use crate::telemetry::{ProcessName, SpanKind};
+
+/// Messages with captured bytes that may show no protocol before the connection is left alone.
+const UNRECOGNISED_MAX: u32 = 12;
+
+/// Families of addresses (include/linux/socket.h) and `IPPROTO_UDP`.
+const INET: u16 = 2;
+const INET6: u16 = 10;
+const UDP: u16 = 17;
+
+/// Bytes of each message that a protocol is given: of requests, and of responses. Responses of HTTP are read for their head
+/// alone, rows of a database by their lengths.
+const fn wanted_bytes(protocol: Protocol) -> (u16, u16) {
+    match protocol {
+        Protocol::Http1 => (2048, 512),
+        Protocol::Postgres => (8192, 8192),
+        Protocol::Redis => (4096, 4096),
+        Protocol::Dns => (2048, 2048),
+    }
+}
+
+/// The two ends of a connection, the client's first where it is known which is which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends {
+    /// This side.
+    pub local: SocketAddr,
+    /// The other side; its address is unspecified where the socket does not know (UDP servers).
+    pub peer: SocketAddr,
+}
+
+/// What the kernel side shall do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As before.
+    Wait,
+    /// Capture so many bytes of each message.
+    Want {
+        /// Of those sent.
+        sent_bytes: u16,
+        /// Of those received.
+        received_bytes: u16,
+    },
+}
+
+/// A connection.
+pub struct Connection {
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    /// The process that uses it.
+    pub process: Arc<ProcessName>,
+    /// Its ends.
+    pub ends: Ends,
+    /// Who began it, as far as it is known.
+    pub role: Role,
+    /// When something was last said.
+    pub last_ns: u64,
+    /// Who calls whom over it, once that was asked.
+    pub edge: Option<EdgeId>,
+    transport: Transport,
+    parser: Option<Parser>,
+    /// Messages that showed no protocol; above the maximum none is looked for.
+    unrecognised: u32,
+    /// The next byte of each way.
+    positions: [u64; 2],
+    last_number: u32,
+    last_turns: u32,
+    lost_exchanges: u64,
+}
+
+impl Connection {
+    /// A connection that is used for the first time.
+    pub fn new(record: &OpenRecord, owner: (Arc<Subject>, Arc<ProcessName>)) -> Self {
+        let role = match record.role {
+            role if role == Role::Client as u32 => Role::Client,
+            role if role == Role::Server as u32 => Role::Server,
+            _ => Role::Unknown,
+        };
+        Self {
+            subject: owner.0,
+            process: owner.1,
+            ends: Ends::of(&record.ends),
+            role,
+            last_ns: record.head.time_ns,
+            edge: None,
+            transport: if record.ends.protocol == UDP { Transport::Udp } else { Transport::Tcp },
+            parser: None,
+            unrecognised: 0,
+            positions: [0; 2],
+            last_number: 0,
+            last_turns: 0,
+            lost_exchanges: 0,
+        }
+    }
+
+    /// Another process goes on with it.
+    pub fn set_owner(&mut self, owner: (Arc<Subject>, Arc<ProcessName>)) {
+        (self.subject, self.process) = owner;
+        self.edge = None;
+    }
+
+    /// Whether it is a datagram socket, which never says that it ends.
+    pub fn is_datagram(&self) -> bool {
+        self.transport == Transport::Udp
+    }
+
+    /// The protocol, once it is known.
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.parser.as_ref().map(Parser::protocol)
+    }
+
+    /// Takes a message; exchanges that it ends go to `output`.
+    pub fn take(&mut self, message: &Message<'_>, output: &mut Output) -> Verdict {
+        let head = message.head;
+        self.last_ns = head.head.time_ns;
+        let way = if head.way == Way::Sent as u32 { Way::Sent } else { Way::Received };
+        let (gap, is_turn) = self.advance(message, way);
+        if self.parser.is_none() {
+            return self.recognise(message, way, output);
+        }
+        let mark = mark(message, way);
+        let direction = self.direction(way);
+        let Some(parser) = &mut self.parser else { return Verdict::Wait };
+        if gap > 0 {
+            let hole = Piece { bytes: &[], missing: gap, is_turn: false, mark };
+            parser.take(direction, hole, output);
+        }
+        let piece = piece(message, is_turn, mark);
+        if parser.take(direction, piece, output) == Progress::Leave {
+            self.parser = None;
+            self.unrecognised = UNRECOGNISED_MAX + 1;
+            return Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+        }
+        Verdict::Wait
+    }
+
+    /// It ended: what waits for a response gets none.
+    pub fn finish(&mut self, time_ns: u64, output: &mut Output) {
+        if let Some(parser) = &mut self.parser {
+            parser.finish(Mark { begun_ns: time_ns, time_ns, ..Mark::default() }, output);
+        }
+    }
+
+    /// The agent stops: what waits for a response was not seen to its end.
+    pub fn abandon(&mut self, output: &mut Output) {
+        let (exchanges, abandoned) = (output.exchanges.len(), output.abandoned);
+        self.finish(self.last_ns, output);
+        let waiting = (output.exchanges.len() - exchanges) as u64;
+        output.exchanges.truncate(exchanges);
+        output.abandoned = abandoned.max(output.abandoned) + waiting;
+        self.parser = None;
+    }
+
+    /// Exchanges of which nothing came, since the last call.
+    pub fn take_lost_exchanges(&mut self) -> u64 {
+        std::mem::take(&mut self.lost_exchanges)
+    }
+
+    /// Which side of an exchange this end of the connection is.
+    pub fn side(&self, pattern: Pattern) -> SpanKind {
+        match (pattern, self.role) {
+            (Pattern::Call, Role::Server) => SpanKind::Server,
+            (Pattern::Call, _) => SpanKind::Client,
+            (Pattern::Publish, Role::Server) | (Pattern::Deliver, Role::Client | Role::Unknown) => {
+                SpanKind::Consumer
+            }
+            (Pattern::Publish, _) | (Pattern::Deliver, Role::Server) => SpanKind::Producer,
+        }
+    }
+
+    /// How bytes are carried.
+    pub fn transport_name(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+
+    /// Which way bytes go when this side sends or receives them.
+    pub fn direction(&self, way: Way) -> Direction {
+        match (self.role, way) {
+            (Role::Server, Way::Received) | (Role::Client | Role::Unknown, Way::Sent) => Direction::Request,
+            (Role::Server, Way::Sent) | (Role::Client | Role::Unknown, Way::Received) => Direction::Response,
+        }
+    }
+
+    /// Follows the positions: how many bytes are missing before this message, and whether the direction turned.
+    fn advance(&mut self, message: &Message<'_>, way: Way) -> (u64, bool) {
+        let head = message.head;
+        let expected = self.positions[way as usize];
+        let gap = if self.last_number == 0 { 0 } else { head.position.saturating_sub(expected) };
+        self.positions[way as usize] = head.position + u64::from(head.length);
+        let turned = head.turns.wrapping_sub(self.last_turns);
+        if head.number.wrapping_sub(self.last_number) > 1 && self.last_number != 0 && self.parser.is_some() {
+            // Directions alternate: every second turn in the hole began a request that nobody saw.
+            let is_request = self.direction(way) == Direction::Request;
+            let turns = if is_request { turned.saturating_sub(1) } else { turned };
+            self.lost_exchanges += u64::from(turns / 2);
+        }
+        self.last_turns = head.turns;
+        self.last_number = head.number;
+        (gap, turned != 0)
+    }
+
+    fn recognise(&mut self, message: &Message<'_>, way: Way, output: &mut Output) -> Verdict {
+        if self.unrecognised > UNRECOGNISED_MAX || message.bytes.is_empty() {
+            return Verdict::Wait;
+        }
+        let ports = [self.ends.local.port(), self.ends.peer.port()];
+        let found = detect(message.bytes, self.transport, ports);
+        let found = found.filter(|(_, direction)| self.fits(*direction, way));
+        let Some((protocol, direction)) = found else {
+            self.unrecognised += 1;
+            let is_over = self.unrecognised > UNRECOGNISED_MAX;
+            let nothing = Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+            return if is_over { nothing } else { Verdict::Wait };
+        };
+        if self.role == Role::Unknown {
+            let is_client = (direction == Direction::Request) == (way == Way::Sent);
+            self.role = if is_client { Role::Client } else { Role::Server };
+        }
+        let mut parser = protocol.parser(self.transport);
+        // A piece that was cut for want of a decision is a hole in the middle of a message.
+        let progress = parser.take(direction, piece(message, true, mark(message, way)), output);
+        if progress == Progress::Leave {
+            self.unrecognised = UNRECOGNISED_MAX + 1;
+            return Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+        }
+        self.parser = Some(parser);
+        let (requests, responses) = wanted_bytes(protocol);
+        let (sent_bytes, received_bytes) =
+            if self.role == Role::Server { (responses, requests) } else { (requests, responses) };
+        Verdict::Want { sent_bytes, received_bytes }
+    }
+
+    /// Whether bytes of this direction may go this way.
+    fn fits(&self, direction: Direction, way: Way) -> bool {
+        self.role == Role::Unknown || self.direction(way) == direction
+    }
+}
+
+impl Ends {
+    fn of(raw: &RawEnds) -> Self {
+        let address = |index: usize| {
+            let bytes = raw.addresses[index];
+            let ip = match raw.family {
+                INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
+                INET6 => Ipv6Addr::from(bytes).to_canonical(),
+                _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            };
+            SocketAddr::new(ip, raw.ports[index])
+        };
+        Self { local: address(0), peer: address(1) }
+    }
+
+    /// The same connection, seen from its other end.
+    pub fn reversed(self) -> Self {
+        Self { local: self.peer, peer: self.local }
+    }
+}
+
+fn mark(message: &Message<'_>, way: Way) -> Mark {
+    let head = message.head;
+    let time_ns = head.head.time_ns;
+    let has_begin = way == Way::Sent && head.begun_ns != 0 && head.begun_ns < time_ns;
+    Mark {
+        begun_ns: if has_begin { head.begun_ns } else { time_ns },
+        time_ns,
+        thread: head.tid,
+        polls: head.polls,
+        position: head.position,
+        times: head.times,
+    }
+}
+
+fn piece<'a>(message: &Message<'a>, is_turn: bool, mark: Mark) -> Piece<'a> {
+    let missing = u64::from(message.head.length).saturating_sub(message.bytes.len() as u64);
+    Piece { bytes: message.bytes, missing, is_turn, mark }
+}

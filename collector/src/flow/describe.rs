@@ -1,0 +1,125 @@
+//! An exchange of a connection -> the span of this side, still without its trace.
+//!
+//! Adds what a protocol does not know: addresses, the transport, how the time was spent. Refuses: parents and ids.
+
+use std::net::SocketAddr;
+
+use collector_common::flow::{Spent, Times, Way};
+
+use super::connection::{Connection, Ends};
+use super::link::{Place, Waiting, Wire};
+use super::protocol::{Direction, Exchange, Mark, Value};
+use super::requests::SeriesId;
+use crate::telemetry::{Span, SpanKind, SpanValue};
+
+/// Names of the attributes that say where the time went, in the order of [`Times`].
+const TIME_KEYS: [&str; 6] = [
+    "kansoku.time.on_cpu",
+    "kansoku.time.run_queue",
+    "kansoku.time.lock",
+    "kansoku.time.disk",
+    "kansoku.time.network",
+    "kansoku.time.other",
+];
+
+const _: () = assert!(TIME_KEYS.len() == Spent::Other as usize + 1);
+
+/// The span of this side.
+pub fn span(connection: &Connection, exchange: Exchange, side: SpanKind, series: SeriesId) -> Waiting {
+    let first = exchange.request.first;
+    let last = exchange.response.map_or(exchange.request.last, |response| response.last);
+    let place = Place {
+        thread: first.thread,
+        is_of_one_thread: first.thread == last.thread,
+        has_polled: first.polls != last.polls,
+        start_ns: first.begun_ns,
+        end_ns: last.time_ns,
+    };
+    let is_error =
+        exchange.failure.as_ref().is_some_and(|failure| failure.is_servers || side != SpanKind::Server);
+    let error = exchange.failure.as_ref().filter(|_| is_error).map(|failure| failure.message.clone());
+    let mut attributes = own_attributes(&exchange);
+    add_ends(&mut attributes, connection, side);
+    if let Some(failure) = exchange.failure.filter(|_| is_error) {
+        attributes.push(("error.type", SpanValue::Text(failure.kind)));
+    }
+    if place.is_of_one_thread {
+        add_times(&mut attributes, first, last);
+    }
+    if exchange.is_partial {
+        attributes.push(("kansoku.partial", SpanValue::Text("true".into())));
+    }
+    let span = Span {
+        subject: connection.subject.clone(),
+        process: connection.process.clone(),
+        trace_id: [0; 16],
+        span_id: [0; 8],
+        parent: None,
+        trace_state: String::new(),
+        protocol: exchange.protocol.name(),
+        kind: side,
+        name: exchange.name,
+        start_unix_ns: place.start_ns,
+        end_unix_ns: place.end_ns,
+        attributes,
+        error,
+    };
+    let ends = client_first(connection);
+    let wire = Wire { ends, position: first.position, is_client: is_client(side) };
+    Waiting::new(span, exchange.context, place, wire, series)
+}
+
+/// Whether a side is the one that the request came from.
+pub fn is_client(side: SpanKind) -> bool {
+    matches!(side, SpanKind::Client | SpanKind::Producer)
+}
+
+/// The ends of a connection, the client's first.
+pub fn client_first(connection: &Connection) -> Ends {
+    match connection.direction(Way::Sent) {
+        Direction::Request => connection.ends,
+        Direction::Response => connection.ends.reversed(),
+    }
+}
+
+fn own_attributes(exchange: &Exchange) -> Vec<(&'static str, SpanValue)> {
+    let value = |value: &Value| match value {
+        Value::Text(text) => SpanValue::Text(text.clone()),
+        Value::Integer(number) => SpanValue::Integer(*number),
+        Value::Texts(texts) => SpanValue::Texts(texts.clone()),
+    };
+    exchange.attributes.iter().map(|attribute| (attribute.key, value(&attribute.value))).collect()
+}
+
+/// `server.*`, `client.*` and `network.*` of the semantic conventions.
+fn add_ends(attributes: &mut Vec<(&'static str, SpanValue)>, connection: &Connection, side: SpanKind) {
+    let Ends { local: client, peer: server } = client_first(connection);
+    let text = |address: SocketAddr| SpanValue::Text(address.ip().to_string().into());
+    let port = |address: SocketAddr| SpanValue::Integer(i64::from(address.port()));
+    let has = |attributes: &[(&str, SpanValue)], key: &str| attributes.iter().any(|(name, _)| *name == key);
+    if !has(attributes, "server.address") && !server.ip().is_unspecified() {
+        attributes.push(("server.address", text(server)));
+    }
+    if !has(attributes, "server.port") {
+        attributes.push(("server.port", port(server)));
+    }
+    let peer = if is_client(side) { server } else { client };
+    if !is_client(side) && !client.ip().is_unspecified() {
+        attributes.push(("client.address", text(client)));
+        attributes.push(("client.port", port(client)));
+    }
+    if !peer.ip().is_unspecified() {
+        attributes.push(("network.peer.address", text(peer)));
+        attributes.push(("network.peer.port", port(peer)));
+    }
+    attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
+}
+
+/// What the thread spent its time on, seconds. The call that began before it was counted was on the CPU.
+fn add_times(attributes: &mut Vec<(&'static str, SpanValue)>, first: Mark, last: Mark) {
+    let mut spent: Times = std::array::from_fn(|kind| last.times[kind].saturating_sub(first.times[kind]));
+    spent[Spent::OnCpu as usize] += first.time_ns.saturating_sub(first.begun_ns);
+    for (key, spent_ns) in TIME_KEYS.into_iter().zip(spent) {
+        attributes.push((key, SpanValue::Number(spent_ns as f64 / 1e9)));
+    }
+}

@@ -1,0 +1,368 @@
+//! Parents: which span caused which, only where it can be proven.
+//!
+//! Three proofs, in this order: the message named its parent; the two spans are the ends of one connection at one place in
+//! its bytes; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
+//! has ended. Wrong is worse than missing: a thread that served two requests at once, or asked an event queue meanwhile,
+//! proves nothing. Refuses: clocks, and guesses.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use collector_common::flow::{Message, Role, Way};
+
+use super::connection::{Connection, Ends};
+use super::protocol::TraceContext;
+use super::requests::{Requests, SeriesId};
+use super::sampling::Sampler;
+use crate::identity::Subject;
+use crate::loss::{Ledger, LossReason, Signal};
+use crate::telemetry::{Proof, Span, SpanKind};
+
+/// How long a span waits for the other end of its connection, which tells of the exchange when it has read the response.
+const OTHER_END_NS: u64 = 1_000_000_000;
+
+/// How long a span waits while its thread still serves the request that may have caused it.
+const PARENT_NS: u64 = 30_000_000_000;
+
+/// How long settled spans can become parents.
+const KEEP_SETTLED_NS: u64 = 5_000_000_000;
+
+/// Spans that wait, and that are settled and not taken yet.
+const WAITING_MAX: usize = 16_384;
+const SETTLED_MAX: usize = 32_768;
+
+/// Places of served requests of one thread that are kept.
+const SERVED_PER_THREAD_MAX: usize = 64;
+
+/// Passes over the waiting spans in one turn: each settles the children of those of the pass before.
+const PASSES_MAX: usize = 16;
+
+/// When a span was, and on which thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The thread that moved the first byte.
+    pub thread: u32,
+    /// Whether the same one moved the last.
+    pub is_of_one_thread: bool,
+    /// Whether it asked an event queue meanwhile.
+    pub has_polled: bool,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub start_ns: u64,
+    /// Likewise.
+    pub end_ns: u64,
+}
+
+/// Where an exchange stands on the wire: the same for both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wire {
+    /// The client's end first.
+    pub ends: Ends,
+    /// Bytes of requests before it.
+    pub position: u64,
+    /// Whether this is the client's end of it.
+    pub is_client: bool,
+}
+
+/// A span without a trace.
+#[derive(Debug)]
+pub struct Waiting {
+    span: Span,
+    context: Option<TraceContext>,
+    place: Place,
+    wire: Wire,
+    series: SeriesId,
+}
+
+/// A span with its trace, as others need it.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    is_sampled: bool,
+    end_ns: u64,
+}
+
+/// A request that a thread served.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    place: Place,
+    wire: Wire,
+}
+
+/// What may be said of a span's parent.
+enum Parent {
+    /// It is there.
+    Found(Settled, Proof),
+    /// It may come yet.
+    Later,
+    /// There is none.
+    None,
+}
+
+/// Finds parents.
+pub struct Linker {
+    waiting: Vec<Waiting>,
+    settled: HashMap<Wire, Settled>,
+    /// The order in which settled spans may be forgotten.
+    ages: VecDeque<(u64, Wire)>,
+    spans: Vec<Span>,
+    /// Requests served, by thread.
+    served: HashMap<u32, VecDeque<Served>>,
+    /// Connections whose request a thread has received and not answered, by thread.
+    serving: HashMap<u32, HashSet<Ends>>,
+    /// The thread that received the last request of a connection.
+    receivers: HashMap<Ends, u32>,
+    /// Ends of connections on this node, and whose they are.
+    local: HashMap<Ends, Arc<Subject>>,
+    ledger: Arc<Ledger>,
+}
+
+impl Waiting {
+    /// A span that ended just now.
+    pub fn new(
+        span: Span,
+        context: Option<TraceContext>,
+        place: Place,
+        wire: Wire,
+        series: SeriesId,
+    ) -> Self {
+        Self { span, context, place, wire, series }
+    }
+}
+
+impl Linker {
+    /// Knows nothing yet.
+    pub fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            waiting: Vec::new(),
+            settled: HashMap::new(),
+            ages: VecDeque::new(),
+            spans: Vec::new(),
+            served: HashMap::new(),
+            serving: HashMap::new(),
+            receivers: HashMap::new(),
+            local: HashMap::new(),
+            ledger,
+        }
+    }
+
+    /// A connection is used on this node.
+    pub fn on_open(&mut self, connection: &Connection) {
+        self.local.insert(connection.ends, Arc::clone(&connection.subject));
+    }
+
+    /// The name of the service that has this end of a connection, if it is on this node.
+    pub fn service_at(&self, end: &Ends) -> Option<&str> {
+        self.local.get(end).map(|subject| subject.service_name.as_str())
+    }
+
+    /// A connection ended.
+    pub fn on_close(&mut self, connection: &Connection) {
+        let ends = &connection.ends;
+        self.local.remove(ends);
+        self.answered(ends);
+    }
+
+    /// A thread takes a request up, or answers it.
+    pub fn on_message(&mut self, connection: &Connection, message: &Message<'_>) {
+        if connection.role != Role::Server || connection.protocol().is_none() || connection.is_datagram() {
+            return;
+        }
+        if message.head.way == Way::Sent as u32 {
+            return self.answered(&connection.ends);
+        }
+        let thread = message.head.tid;
+        let before = self.receivers.insert(connection.ends, thread);
+        if let Some(before) = before.filter(|before| *before != thread) {
+            self.stop_serving(before, &connection.ends);
+        }
+        self.serving.entry(thread).or_default().insert(connection.ends);
+    }
+
+    /// Takes a span that ended.
+    pub fn add(&mut self, waiting: Waiting) {
+        if self.waiting.len() >= WAITING_MAX {
+            return self.ledger.lost(Signal::Span, LossReason::SpansFull, 1);
+        }
+        if waiting.span.kind == SpanKind::Server {
+            let served = self.served.entry(waiting.place.thread).or_default();
+            if served.len() >= SERVED_PER_THREAD_MAX {
+                served.pop_front();
+            }
+            served.push_back(Served { place: waiting.place, wire: waiting.wire });
+        }
+        self.waiting.push(waiting);
+    }
+
+    /// Settles what can be, and forgets what is old.
+    pub fn turn(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) {
+        for _ in 0..PASSES_MAX {
+            if !self.pass(now_ns, sampler, requests) {
+                break;
+            }
+        }
+        while let Some(&(end_ns, wire)) = self.ages.front()
+            && end_ns + KEEP_SETTLED_NS <= now_ns
+        {
+            self.ages.pop_front();
+            if self.settled.get(&wire).is_some_and(|settled| settled.end_ns == end_ns) {
+                self.settled.remove(&wire);
+            }
+        }
+        self.served.retain(|_, served| {
+            served.retain(|served| served.place.end_ns + PARENT_NS > now_ns);
+            !served.is_empty()
+        });
+    }
+
+    /// Settles everything: what has no parent by now gets none.
+    pub fn settle_all(&mut self, sampler: &Sampler, requests: &mut Requests) {
+        self.turn(u64::MAX / 2, sampler, requests);
+    }
+
+    /// The settled spans.
+    pub fn take_spans(&mut self, monotonic_to_unix_ns: u64) -> Vec<Span> {
+        let mut spans = std::mem::take(&mut self.spans);
+        for span in &mut spans {
+            span.start_unix_ns += monotonic_to_unix_ns;
+            span.end_unix_ns += monotonic_to_unix_ns;
+        }
+        spans
+    }
+
+    /// One look at each waiting span; returns whether any was settled.
+    fn pass(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) -> bool {
+        let waiting = std::mem::take(&mut self.waiting);
+        let before = waiting.len();
+        // Those that wait may be parents of each other: what is awaited must be known.
+        let awaited: HashSet<Wire> = waiting.iter().map(|waiting| waiting.wire).collect();
+        let mut rest = Vec::new();
+        for span in waiting {
+            match self.parent_of(&span, now_ns, &awaited) {
+                Parent::Later => rest.push(span),
+                Parent::Found(parent, proof) => self.settle(span, Some((parent, proof)), sampler, requests),
+                Parent::None => self.settle(span, None, sampler, requests),
+            }
+        }
+        let is_progress = rest.len() < before;
+        self.waiting = rest;
+        is_progress && !self.waiting.is_empty()
+    }
+
+    fn parent_of(&self, waiting: &Waiting, now_ns: u64, awaited: &HashSet<Wire>) -> Parent {
+        let age_ns = now_ns.saturating_sub(waiting.place.end_ns);
+        if !waiting.wire.is_client {
+            let other = Wire { is_client: true, ..waiting.wire };
+            if let Some(parent) = self.settled.get(&other) {
+                return Parent::Found(*parent, Proof::Connection);
+            }
+            let may_come = awaited.contains(&other) && age_ns < PARENT_NS
+                || self.local.contains_key(&waiting.wire.ends) && age_ns < OTHER_END_NS;
+            if may_come {
+                return Parent::Later;
+            }
+        }
+        if let Some(context) = &waiting.context {
+            let is_sampled = context.is_sampled != Some(false);
+            let (trace_id, span_id) = (context.trace_id, context.span_id);
+            return Parent::Found(Settled { trace_id, span_id, is_sampled, end_ns: 0 }, Proof::Header);
+        }
+        if waiting.wire.is_client { self.parent_by_thread(waiting, age_ns, awaited) } else { Parent::None }
+    }
+
+    /// The one request that the thread served from before the span's start until after its end.
+    fn parent_by_thread(&self, waiting: &Waiting, age_ns: u64, awaited: &HashSet<Wire>) -> Parent {
+        let place = &waiting.place;
+        if !place.is_of_one_thread || place.has_polled {
+            return Parent::None;
+        }
+        let served = self.served.get(&place.thread);
+        let at_once =
+            |served: &&Served| served.place.start_ns <= place.end_ns && served.place.end_ns >= place.start_ns;
+        let mut around = served.into_iter().flatten().filter(at_once);
+        match (around.next(), around.next()) {
+            (Some(only), None) => {
+                let parent = &only.place;
+                let is_proven = parent.is_of_one_thread
+                    && !parent.has_polled
+                    && parent.start_ns <= place.start_ns
+                    && place.end_ns <= parent.end_ns;
+                if !is_proven {
+                    return Parent::None;
+                }
+                match self.settled.get(&only.wire) {
+                    Some(settled) => Parent::Found(*settled, Proof::Thread),
+                    None if awaited.contains(&only.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
+                    None => Parent::None,
+                }
+            }
+            (Some(_), Some(_)) => Parent::None,
+            (None, _) => {
+                let serves = self.serving.get(&place.thread).is_some_and(|ends| ends.len() == 1);
+                if serves && age_ns < PARENT_NS { Parent::Later } else { Parent::None }
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        waiting: Waiting,
+        parent: Option<(Settled, Proof)>,
+        sampler: &Sampler,
+        requests: &mut Requests,
+    ) {
+        let Waiting { mut span, context, place, wire, series } = waiting;
+        span.span_id = random();
+        let is_sampled = match parent {
+            Some((parent, proof)) => {
+                span.trace_id = parent.trace_id;
+                span.parent = Some((parent.span_id, proof));
+                parent.is_sampled
+            }
+            None => {
+                span.trace_id = random();
+                sampler.keeps(&span.trace_id)
+            }
+        };
+        span.trace_state = context.map(|context| context.state).unwrap_or_default();
+        let settled =
+            Settled { trace_id: span.trace_id, span_id: span.span_id, is_sampled, end_ns: place.end_ns };
+        if self.settled.len() < SETTLED_MAX {
+            self.settled.insert(wire, settled);
+            self.ages.push_back((place.end_ns, wire));
+        }
+        let is_slow = sampler.is_slow(place.end_ns.saturating_sub(place.start_ns));
+        if !is_sampled && span.error.is_none() && !is_slow {
+            return self.ledger.lost(Signal::Span, LossReason::SampledOut, 1);
+        }
+        requests.exemplar(series, &span);
+        self.ledger.represented(Signal::Span, 1);
+        self.spans.push(span);
+    }
+
+    fn answered(&mut self, ends: &Ends) {
+        if let Some(thread) = self.receivers.remove(ends) {
+            self.stop_serving(thread, ends);
+        }
+    }
+
+    fn stop_serving(&mut self, thread: u32, ends: &Ends) {
+        if let Some(connections) = self.serving.get_mut(&thread) {
+            connections.remove(ends);
+            if connections.is_empty() {
+                self.serving.remove(&thread);
+            }
+        }
+    }
+}
+
+/// Random bytes, never all zero, which would mean none.
+fn random<const BYTES: usize>() -> [u8; BYTES] {
+    loop {
+        let mut bytes = [0; BYTES];
+        fastrand::fill(&mut bytes);
+        if bytes != [0; BYTES] {
+            return bytes;
+        }
+    }
+}

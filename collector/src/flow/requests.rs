@@ -1,0 +1,297 @@
+//! Request metrics: how long exchanges took, by what they were, all of them, whether they become spans or not.
+//!
+//! Names, units and attributes by the semantic conventions. Bounded: what finds no room adds up in one series per service and
+//! metric. Refuses: which exchanges are worth a span.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fnv::FnvBuildHasher;
+
+use super::connection::Connection;
+use super::describe::{client_first, is_client};
+use super::protocol::{Attribute, Exchange, Pattern, Protocol, Value};
+use super::sampling::duration_ns;
+use crate::identity::Subject;
+use crate::telemetry::{
+    Exemplar, ExponentialHistogram, Fingerprint, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point,
+    SeriesHasher, Span, SpanKind, Text, Value as MetricValue,
+};
+
+/// Series of all services together.
+const SERIES_MAX: usize = 20_000;
+
+/// Buckets per doubling of the time: 2^3. A value is known to 9 %.
+const SCALE: i32 = 3;
+
+/// Times are kept from 1 µs to an hour: the buckets of one series have at most so many places.
+const SECONDS_MIN: f64 = 1e-6;
+const SECONDS_MAX: f64 = 3600.0;
+
+/// Which series an exchange counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SeriesId(usize);
+
+/// Counts.
+pub struct Requests {
+    start_unix_ns: u64,
+    hasher: SeriesHasher,
+    by_fingerprint: HashMap<Fingerprint, SeriesId, FnvBuildHasher>,
+    series: Vec<Series>,
+}
+
+struct Series {
+    metric: &'static str,
+    subject: Arc<Subject>,
+    attributes: Vec<(Text, Text)>,
+    times: Times,
+    exemplar: Option<Exemplar>,
+}
+
+/// How often which times were seen.
+#[derive(Debug, Default)]
+pub struct Times {
+    offset: i32,
+    buckets: Vec<u64>,
+    sum_seconds: f64,
+}
+
+impl Requests {
+    /// Nothing counted yet.
+    pub fn new(start_unix_ns: u64) -> Self {
+        Self {
+            start_unix_ns,
+            hasher: SeriesHasher::default(),
+            by_fingerprint: HashMap::default(),
+            series: Vec::new(),
+        }
+    }
+
+    /// Counts an exchange.
+    pub fn observe(&mut self, connection: &Connection, exchange: &Exchange, side: SpanKind) -> SeriesId {
+        let metric = metric_name(exchange.protocol, exchange.pattern, side);
+        let error = exchange.failure.as_ref().map(|failure| &*failure.kind);
+        let server = is_client(side).then(|| client_first(connection).peer);
+        let subject = Arc::as_ptr(&connection.subject) as usize;
+        let values = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
+        let mut fingerprint = self.hasher.start(&(subject, metric, error, server));
+        for Attribute { key, value, .. } in values {
+            match value {
+                Value::Text(text) => fingerprint.add(&(key, text)),
+                Value::Integer(number) => fingerprint.add(&(key, number)),
+                Value::Texts(texts) => fingerprint.add(&(key, texts)),
+            }
+        }
+        let fingerprint = fingerprint.finish();
+        let id = match self.by_fingerprint.get(&fingerprint) {
+            Some(id) => *id,
+            None => self.new_series(fingerprint, metric, connection, exchange, side),
+        };
+        let seconds = duration_ns(exchange) as f64 / 1e9;
+        if let Some(series) = self.series.get_mut(id.0) {
+            series.times.add(seconds);
+        }
+        id
+    }
+
+    /// Remembers a span as an example of its series.
+    pub fn exemplar(&mut self, id: SeriesId, span: &Span) {
+        let Some(series) = self.series.get_mut(id.0) else { return };
+        series.exemplar = Some(Exemplar {
+            value: span.duration_ns() as f64 / 1e9,
+            time_unix_ns: span.end_unix_ns,
+            trace_id: Some(hexadecimal(&span.trace_id)),
+            span_id: Some(hexadecimal(&span.span_id)),
+            attributes: Vec::new(),
+        });
+    }
+
+    /// All that was counted since the start.
+    pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+        let mut metrics: Vec<Metric> = Vec::new();
+        let mut by_name: HashMap<&str, usize> = HashMap::new();
+        for series in &self.series {
+            let index = *by_name.entry(series.metric).or_insert_with(|| {
+                let description = "Time from the first byte of a request to the last byte of its response";
+                metrics.push(Metric::new(MetricKind::Histogram, series.metric, "s", description));
+                metrics.len() - 1
+            });
+            metrics[index].add(series.point(self.start_unix_ns, monotonic_to_unix_ns));
+        }
+        metrics
+    }
+
+    fn new_series(
+        &mut self,
+        fingerprint: Fingerprint,
+        metric: &'static str,
+        connection: &Connection,
+        exchange: &Exchange,
+        side: SpanKind,
+    ) -> SeriesId {
+        let is_full = self.series.len() >= SERIES_MAX;
+        let (fingerprint, attributes) = if is_full {
+            let subject = Arc::as_ptr(&connection.subject) as usize;
+            let overflow = self.hasher.start(&(subject, metric, OVERFLOW_ATTRIBUTE)).finish();
+            (overflow, vec![(OVERFLOW_ATTRIBUTE.into(), "true".into())])
+        } else {
+            (fingerprint, metric_attributes(connection, exchange, side))
+        };
+        if let Some(known) = self.by_fingerprint.get(&fingerprint) {
+            return *known;
+        }
+        // Even of overflow there is a last place.
+        if self.series.len() >= 2 * SERIES_MAX {
+            return SeriesId(usize::MAX);
+        }
+        let id = SeriesId(self.series.len());
+        self.series.push(Series {
+            metric,
+            // Kept alive, so that its address means nobody else.
+            subject: Arc::clone(&connection.subject),
+            attributes,
+            times: Times::default(),
+            exemplar: None,
+        });
+        self.by_fingerprint.insert(fingerprint, id);
+        id
+    }
+}
+
+impl Times {
+    /// Adds one.
+    pub fn add(&mut self, seconds: f64) {
+        let bounded = seconds.clamp(SECONDS_MIN, SECONDS_MAX);
+        // Bucket `i` holds `(2^(i/8), 2^((i+1)/8)]`.
+        let index = (bounded.log2() * f64::from(1 << SCALE)).ceil() as i32 - 1;
+        if self.buckets.is_empty() {
+            self.offset = index;
+        }
+        if index < self.offset {
+            let more = (self.offset - index) as usize;
+            self.buckets.splice(0..0, std::iter::repeat_n(0, more));
+            self.offset = index;
+        }
+        let place = (index - self.offset) as usize;
+        if place >= self.buckets.len() {
+            self.buckets.resize(place + 1, 0);
+        }
+        self.buckets[place] += 1;
+        self.sum_seconds += seconds;
+    }
+
+    /// All of them.
+    pub fn histogram(&self) -> ExponentialHistogram {
+        ExponentialHistogram {
+            scale: SCALE,
+            offset: self.offset,
+            buckets: self.buckets.clone(),
+            zero_count: 0,
+            sum: self.sum_seconds,
+            exemplars: Vec::new(),
+        }
+    }
+}
+
+impl Series {
+    fn point(&self, start_unix_ns: u64, monotonic_to_unix_ns: u64) -> Point {
+        let exemplar = self.exemplar.clone().map(|exemplar| Exemplar {
+            time_unix_ns: exemplar.time_unix_ns + monotonic_to_unix_ns,
+            ..exemplar
+        });
+        Point {
+            owner: Owner::Subject(Arc::clone(&self.subject)),
+            attributes: self.attributes.clone(),
+            start_unix_ns,
+            value: MetricValue::Histogram(Box::new(ExponentialHistogram {
+                exemplars: exemplar.into_iter().collect(),
+                ..self.times.histogram()
+            })),
+        }
+    }
+}
+
+/// The metric of an exchange. Servers of databases and name servers have no convention: named like their clients' one.
+fn metric_name(protocol: Protocol, pattern: Pattern, side: SpanKind) -> &'static str {
+    match (protocol, pattern, side) {
+        (_, Pattern::Publish | Pattern::Deliver, SpanKind::Consumer) => "messaging.process.duration",
+        (_, Pattern::Publish | Pattern::Deliver, _) => "messaging.client.operation.duration",
+        (Protocol::Http1, _, SpanKind::Server) => "http.server.request.duration",
+        (Protocol::Http1, ..) => "http.client.request.duration",
+        (Protocol::Postgres | Protocol::Redis, _, SpanKind::Server) => "db.server.operation.duration",
+        (Protocol::Postgres | Protocol::Redis, ..) => "db.client.operation.duration",
+        (Protocol::Dns, _, SpanKind::Server) => "dns.server.lookup.duration",
+        (Protocol::Dns, ..) => "dns.lookup.duration",
+    }
+}
+
+fn metric_attributes(connection: &Connection, exchange: &Exchange, side: SpanKind) -> Vec<(Text, Text)> {
+    let text = |value: &Value| -> Text {
+        match value {
+            Value::Text(text) => text.clone(),
+            Value::Integer(number) => number.to_string().into(),
+            Value::Texts(texts) => texts.join(",").into(),
+        }
+    };
+    let own = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
+    let mut attributes: Vec<(Text, Text)> =
+        own.map(|attribute| (attribute.key.into(), text(&attribute.value))).collect();
+    if is_client(side) {
+        let server = client_first(connection).peer;
+        if !server.ip().is_unspecified() {
+            attributes.push(("server.address".into(), server.ip().to_string().into()));
+        }
+        attributes.push(("server.port".into(), server.port().to_string().into()));
+    }
+    if let Some(failure) = &exchange.failure {
+        attributes.push(("error.type".into(), failure.kind.clone()));
+    }
+    attributes
+}
+
+fn hexadecimal(bytes: &[u8]) -> Arc<str> {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _written = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds times; expects that each lies within its bucket, and the number of buckets.
+    fn check(seconds: &[f64], expected_buckets: usize) {
+        let mut times = Times::default();
+        seconds.iter().for_each(|seconds| times.add(*seconds));
+        let histogram = times.histogram();
+        assert_eq!(histogram.count(), seconds.len() as u64);
+        assert_eq!(histogram.buckets.len(), expected_buckets, "{seconds:?}");
+        for value in seconds.iter().filter(|value| (SECONDS_MIN..=SECONDS_MAX).contains(*value)) {
+            let place = (0..histogram.buckets.len())
+                .find(|place| *value <= histogram.upper_bound(*place) * 1.000_001);
+            assert!(place.is_some_and(|place| histogram.buckets[place] > 0), "{value} of {histogram:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_their_buckets() {
+        check(&[], 0);
+        check(&[1.0], 1);
+        check(&[1.0, 2.0], 9);
+        check(&[2.0, 1.0], 9);
+        check(&[0.001, 0.001_01], 1);
+        check(&[0.0, 1e9], 8 * 32);
+    }
+
+    #[test]
+    fn metrics_by_protocol_and_side() {
+        let name = |protocol, side| metric_name(protocol, Pattern::Call, side);
+        assert_eq!(name(Protocol::Http1, SpanKind::Server), "http.server.request.duration");
+        assert_eq!(name(Protocol::Postgres, SpanKind::Client), "db.client.operation.duration");
+        assert_eq!(name(Protocol::Dns, SpanKind::Client), "dns.lookup.duration");
+    }
+}
