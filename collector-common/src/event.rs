@@ -218,6 +218,7 @@ mod tests {
             number: 1,
             turns: 1,
             way: 0,
+            is_after_skip: 0,
             polls: 0,
             begun_ns: 0,
             times: [0; 6],

@@ -112,7 +112,9 @@ pub struct MessageHead {
     /// How often the direction had changed, this message included.
     pub turns: u32,
     /// A [`Way`]
-    pub way: u32,
+    pub way: u16,
+    /// 1 if exchanges before it were left out because there were too many on the node.
+    pub is_after_skip: u16,
     /// How often the thread had asked an event queue (epoll) what is next, since the agent first met it.
     pub polls: u32,
     /// When the call began; 0 if that is not known.

@@ -114,11 +114,13 @@ pub enum LossReason {
     SpansFull = 25,
     /// Daemon: the connection's first record was lost, or there was no room for it.
     ConnectionUnknown = 26,
+    /// Kernel: more exchanges on the node than the user's budget; this one was not captured.
+    OverBudget = 27,
 }
 
 impl LossReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::RingFull,
         Self::ScratchMissing,
         Self::SidebandLost,
@@ -146,6 +148,7 @@ impl LossReason {
         Self::SampledOut,
         Self::SpansFull,
         Self::ConnectionUnknown,
+        Self::OverBudget,
     ];
 
     /// The name in metrics and tables.
@@ -178,6 +181,7 @@ impl LossReason {
             Self::SampledOut => "sampled_out",
             Self::SpansFull => "spans_full",
             Self::ConnectionUnknown => "connection_unknown",
+            Self::OverBudget => "over_budget",
         }
     }
 }
@@ -199,9 +203,11 @@ impl LossReason {
     /// The stage at which the reason applies.
     pub const fn stage(self) -> Stage {
         match self {
-            Self::RingFull | Self::ScratchMissing | Self::SidebandLost | Self::ConnectionsFull => {
-                Stage::Kernel
-            }
+            Self::RingFull
+            | Self::ScratchMissing
+            | Self::SidebandLost
+            | Self::ConnectionsFull
+            | Self::OverBudget => Stage::Kernel,
             Self::Malformed => Stage::Decode,
             Self::Backlog
             | Self::WindowFull
@@ -241,10 +247,12 @@ pub enum KernelCounter {
     ScratchMissing = 2,
     /// Records lost as [`LossReason::ConnectionsFull`].
     ConnectionsFull = 3,
+    /// Exchanges lost as [`LossReason::OverBudget`].
+    OverBudget = 4,
 }
 
 /// Kernel counters of one signal.
-pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 4;
+pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 5;
 
 /// Entries of the kernel's counter map.
 pub const KERNEL_COUNTERS: u32 = KERNEL_COUNTERS_PER_SIGNAL * Signal::ALL.len() as u32;
@@ -265,5 +273,5 @@ const _: () = {
         assert!(Signal::ALL[index] as usize == index);
         index += 1;
     }
-    assert!((KernelCounter::ConnectionsFull as u32) < KERNEL_COUNTERS_PER_SIGNAL);
+    assert!((KernelCounter::OverBudget as u32) < KERNEL_COUNTERS_PER_SIGNAL);
 };

@@ -224,8 +224,18 @@ pub fn syscall_argument(registers: *const c_void, is_typed: bool) -> Option<u64>
 
 /// The first three arguments of a system call, from the `pt_regs` at its return.
 #[inline(always)]
-pub fn syscall_arguments(registers: *const c_void) -> Option<[u64; 3]> {
+pub fn syscall_arguments(registers: *const c_void, is_typed: bool) -> Option<[u64; 3]> {
     match PROCESSOR.load() {
+        PROCESSOR_X86_64 if is_typed => {
+            let (first, second, third): (u64, u64, u64);
+            // SAFETY: reads `pt_regs.di`, `.si` and `.dx`, as above.
+            unsafe {
+                core::arch::asm!("{0} = *(u64 *)({1} + 112)", out(reg) first, in(reg) registers);
+                core::arch::asm!("{0} = *(u64 *)({1} + 104)", out(reg) second, in(reg) registers);
+                core::arch::asm!("{0} = *(u64 *)({1} + 96)", out(reg) third, in(reg) registers);
+            }
+            Some([first, second, third])
+        }
         PROCESSOR_X86_64 => Some([word(registers, 14)?, word(registers, 13)?, word(registers, 12)?]),
         PROCESSOR_AARCH64 => Some([word(registers, 34)?, word(registers, 1)?, word(registers, 2)?]),
         _ => None,

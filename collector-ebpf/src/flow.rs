@@ -19,7 +19,7 @@ use collector_common::flow::Way;
 
 use crate::arch;
 use crate::io;
-use crate::task::Thread;
+use crate::task::{self, Thread};
 
 /// 1 if connections are followed.
 #[unsafe(no_mangle)]
@@ -66,7 +66,7 @@ pub fn on_syscall_exit(number: u32, registers: *const c_void, result: i64, is_ty
     }
     let Some(transfer) = arch::transfer_call(number) else { return };
     let Some(way) = transfer.way else { return };
-    let Some([descriptor, ..]) = arch::syscall_arguments(registers) else { return };
+    let Some([descriptor, ..]) = arch::syscall_arguments(registers, is_typed) else { return };
     let thread = Thread::current(is_typed);
     let Some(sock) = io::sock_of(&thread, descriptor as u32) else { return };
     on_transfer(sock, result as u32, way, registers, is_typed);
@@ -87,19 +87,25 @@ fn at_socket(sock: *const c_void, result: i32, flags: i32, way: Way) -> i32 {
 #[inline(always)]
 fn on_transfer(sock: *const c_void, length: u32, way: Way, registers: *const c_void, is_typed: bool) {
     let Some(connection) = connection::of(sock) else { return };
+    let (tgid, tid) = task::current_ids();
     // SAFETY: the look-up gave a valid pointer to a value of a map.
-    unsafe { connection::keep_owner(connection, sock) };
-    // SAFETY: as above.
-    let message = unsafe { connection::count(connection, length, way) };
+    let message = unsafe {
+        connection::keep_owner(connection, sock, tgid);
+        connection::count(connection, length, way)
+    };
     if message.wanted_bytes != 0 {
         let source = capture::Source::of(registers, is_typed, message.number_in_call);
-        capture::send(&message, way, &source, begun_ns(registers, is_typed));
+        let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
+        capture::send(&message, way, &source, &caller);
     }
 }
 
 /// When the running call began: known where begins of system calls are watched for the metrics of I/O.
 #[inline(always)]
 fn begun_ns(registers: *const c_void, is_typed: bool) -> u64 {
+    if !io::is_watched() {
+        return 0;
+    }
     arch::syscall_number(registers, is_typed)
         .and_then(|number| io::start_of_call(registers, number, is_typed))
         .unwrap_or(0)

@@ -25,13 +25,16 @@ use crate::export::TemporalityPreference;
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
 use crate::export::prometheus::PrometheusOptions;
 use crate::flow::{FlowOptions, SamplingOptions};
-use crate::kernel::{IoOptions, KernelOptions};
+use crate::kernel::{IoOptions, KernelOptions, online_cpus};
 use crate::meter::MeterOptions;
 use crate::scrape::Target;
 use crate::symbolize::SymbolOptions;
 
 /// Where the file is looked for if none is named.
 pub const DEFAULT_PATH: &str = "/etc/kansoku/config.yaml";
+
+/// Exchanges in a second that are looked at for each CPU of the node: some percent of one, by the bench.
+const EXCHANGES_PER_CPU_MAX: u64 = 5_000;
 
 /// Everything that can be configured, validated.
 pub struct Config {
@@ -103,7 +106,7 @@ impl Config {
                 btf: resolved.text("kernel.btf").into(),
                 log_level: kernel_log_level(resolved.text("kernel.log_level")),
                 watch_crashes: resolved.flag("crash.enabled"),
-                keep_stderr: resolved.flag("crash.enabled") && resolved.flag("crash.stderr"),
+                keep_stderr: keeps_stderr(resolved),
                 io: resolved.flag("io.enabled").then(|| IoOptions {
                     by_process: resolved.flag("io.by_process"),
                     slow_ns: resolved.integer("io.slow_ms") * 1_000_000,
@@ -155,6 +158,11 @@ impl Config {
     }
 }
 
+/// Whether the hook on returns of system calls is there for standard error.
+fn keeps_stderr(resolved: &Resolved) -> bool {
+    resolved.flag("crash.enabled") && resolved.flag("crash.stderr")
+}
+
 fn flows(resolved: &Resolved) -> Result<FlowOptions> {
     let ratio = resolved.text("trace.sample_ratio");
     let ratio = ratio.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
@@ -164,6 +172,11 @@ fn flows(resolved: &Resolved) -> Result<FlowOptions> {
             per_second_max: resolved.integer("trace.spans_per_second_max") as u32,
             slow_ns: resolved.integer("trace.slow_ms") * 1_000_000,
         },
+        exchanges_per_second_max: match resolved.integer("trace.exchanges_per_second_max") {
+            0 => EXCHANGES_PER_CPU_MAX * online_cpus().map_or(1, |cpus| cpus.len() as u64),
+            given => given,
+        },
+        counts_polls: resolved.flag("io.enabled") || keeps_stderr(resolved),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Time is an argument, and bytes come from the kernel as they were captured: all of this can be replayed. Refuses: the words
 //! of single protocols (they stand in `protocol`), symbols, clocks, I/O.
 
+mod budget;
 mod connection;
 mod describe;
 mod link;
@@ -20,6 +21,7 @@ use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
 use crate::telemetry::{Metric, Span};
 
+use budget::Budget;
 use connection::{Connection, Verdict};
 use link::Linker;
 use protocol::{Exchange, Output};
@@ -43,6 +45,10 @@ const SWEEP_NS: u64 = 10_000_000_000;
 pub struct FlowOptions {
     /// Which spans are kept.
     pub sampling: SamplingOptions,
+    /// Exchanges on the node that are looked at in a second; above it a share is left out in the kernel, counted.
+    pub exchanges_per_second_max: u64,
+    /// Whether it is known when threads ask event queues: without, no thread proves a parent.
+    pub counts_polls: bool,
 }
 
 /// How many bytes of a connection's messages are wanted from now on.
@@ -63,6 +69,9 @@ pub struct Flows {
     requests: Requests,
     service_map: ServiceMap,
     sampler: Sampler,
+    budget: Budget,
+    /// Exchanges that came here, or should have.
+    exchanges: u64,
     decisions: Vec<Decision>,
     output: Output,
     sweep_ns: u64,
@@ -74,7 +83,9 @@ impl Flows {
     pub fn new(options: &FlowOptions, start_unix_ns: u64, ledger: Arc<Ledger>) -> Self {
         Self {
             connections: HashMap::new(),
-            linker: Linker::new(Arc::clone(&ledger)),
+            linker: Linker::new(options.counts_polls, Arc::clone(&ledger)),
+            budget: Budget::new(options.exchanges_per_second_max),
+            exchanges: 0,
             requests: Requests::new(start_unix_ns),
             service_map: ServiceMap::new(start_unix_ns),
             sampler: Sampler::new(options.sampling.clone()),
@@ -118,6 +129,7 @@ impl Flows {
         let verdict = connection.take(message, &mut self.output);
         self.linker.on_message(connection, message);
         let lost = connection.take_lost_exchanges();
+        self.exchanges += lost;
         if lost > 0 {
             self.ledger.seen(Signal::Span, lost);
             self.ledger.lost(Signal::Span, LossReason::RingFull, lost);
@@ -157,6 +169,12 @@ impl Flows {
     /// What the kernel side must hear: what it shall capture from now on.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         std::mem::take(&mut self.decisions)
+    }
+
+    /// The share of exchanges, of 2^32, that the kernel side shall leave out from now on. Once a second; `skipped` is how
+    /// many it left out since the start.
+    pub fn skip_share(&mut self, skipped: u64) -> u32 {
+        self.budget.next_share(self.exchanges + skipped)
     }
 
     /// The spans that are settled. `is_last` settles all that wait.
@@ -206,6 +224,7 @@ impl Flows {
             return;
         }
         let mut exchanges = std::mem::take(&mut self.output.exchanges);
+        self.exchanges += exchanges.len() as u64;
         if let Some(connection) = self.connections.get_mut(&number) {
             for exchange in exchanges.drain(..) {
                 observe_edge(connection, &exchange, &mut self.service_map, &self.linker);

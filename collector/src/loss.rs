@@ -16,6 +16,7 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Book {
     seen: AtomicU64,
+    left_out: AtomicU64,
     carried: AtomicU64,
     decoded: AtomicU64,
     represented: AtomicU64,
@@ -48,6 +49,13 @@ impl Ledger {
         for &(reason, count) in losses {
             book.lost[reason as usize].store(count, Ordering::Relaxed);
         }
+    }
+
+    /// Sets how many of a signal that the daemon counts itself the kernel side saw and left out, for one reason.
+    pub fn set_left_out(&self, signal: Signal, reason: LossReason, count: u64) {
+        let book = self.book(signal);
+        book.left_out.store(count, Ordering::Relaxed);
+        book.lost[reason as usize].store(count, Ordering::Relaxed);
     }
 
     /// Adds to what a source in the daemon has seen.
@@ -92,7 +100,10 @@ impl Ledger {
             .collect();
         Account {
             signal,
-            seen: book.seen.load(Ordering::Relaxed) + book.carried.load(Ordering::Relaxed),
+            seen: [&book.seen, &book.carried, &book.left_out]
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed))
+                .sum(),
             decoded: book.decoded.load(Ordering::Relaxed),
             represented: book.represented.load(Ordering::Relaxed),
             exported: book.exported.load(Ordering::Relaxed),

@@ -173,6 +173,9 @@ impl Pipeline {
             self.cpu_check_ns = now_ns;
             self.kernel.follow_cpus();
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
+            if let Some(flows) = &mut self.flows {
+                self.kernel.set_skip_share(flows.skip_share(self.kernel.skipped_exchanges()));
+            }
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
         }
         if let Some(crashes) = &mut self.crashes {

@@ -36,7 +36,7 @@ pub fn on_return(number: u32, registers: *const c_void, result: i64, is_typed: b
     if arch::syscall_argument(registers, is_typed) != Some(DESCRIPTOR) {
         return;
     }
-    if let Some([_, buffer, length]) = arch::syscall_arguments(registers) {
+    if let Some([_, buffer, length]) = arch::syscall_arguments(registers, is_typed) {
         keep(write, buffer, length, result as u64);
     }
 }

@@ -33,6 +33,16 @@ pub struct Source {
     is_known: bool,
 }
 
+/// Who moved the bytes.
+pub struct Caller {
+    /// Its process.
+    pub tgid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// When its call began; 0 if that is not known.
+    pub begun_ns: u64,
+}
+
 /// A record with room for so many bytes.
 #[repr(C)]
 struct Record<const ROOM: usize> {
@@ -47,7 +57,7 @@ impl Source {
         let unknown = Self { address: 0, parts: 0, is_known: false };
         let Some(number) = arch::syscall_number(registers, is_typed) else { return unknown };
         let Some(transfer) = arch::transfer_call(number) else { return unknown };
-        let Some([_, second, third]) = arch::syscall_arguments(registers) else { return unknown };
+        let Some([_, second, third]) = arch::syscall_arguments(registers, is_typed) else { return unknown };
         match transfer.buffers {
             Buffers::One => Self { address: second, parts: 0, is_known: true },
             Buffers::Vector => Self { address: second, parts: third, is_known: true },
@@ -71,26 +81,25 @@ impl Source {
 
 /// Sends the message's record, with as many bytes as are wanted.
 #[inline(always)]
-pub fn send(message: &Message, way: Way, source: &Source, begun_ns: u64) {
+pub fn send(message: &Message, way: Way, source: &Source, caller: &Caller) {
     let room = if source.parts == 0 { message.wanted_bytes } else { message.wanted_bytes.wrapping_mul(2) };
     let room = room as usize;
     if room <= CAPTURE_ROOMS[0] {
-        send_in::<{ CAPTURE_ROOMS[0] }>(message, way, source, begun_ns);
+        send_in::<{ CAPTURE_ROOMS[0] }>(message, way, source, caller);
     } else if room <= CAPTURE_ROOMS[1] {
-        send_in::<{ CAPTURE_ROOMS[1] }>(message, way, source, begun_ns);
+        send_in::<{ CAPTURE_ROOMS[1] }>(message, way, source, caller);
     } else if room <= CAPTURE_ROOMS[2] {
-        send_in::<{ CAPTURE_ROOMS[2] }>(message, way, source, begun_ns);
+        send_in::<{ CAPTURE_ROOMS[2] }>(message, way, source, caller);
     } else {
-        send_in::<{ CAPTURE_ROOMS[3] }>(message, way, source, begun_ns);
+        send_in::<{ CAPTURE_ROOMS[3] }>(message, way, source, caller);
     }
 }
 
 #[inline(always)]
-fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, begun_ns: u64) {
+fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, caller: &Caller) {
     emit::flow_in_place(|record: *mut Record<ROOM>| {
-        let (tgid, tid) = task::current_ids();
         let head = task::head(Kind::Message, size_of::<Record<ROOM>>() as u32);
-        let (times, polls) = time::of_current(tid, head.time_ns);
+        let (times, polls) = time::of_current(caller.tid, head.time_ns);
         // SAFETY: the ring gave room for one record.
         unsafe {
             let bytes = (&raw mut (*record).bytes).cast::<u8>();
@@ -101,13 +110,14 @@ fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, begu
                 position: message.position,
                 length: message.length,
                 captured,
-                tgid,
-                tid,
+                tgid: caller.tgid,
+                tid: caller.tid,
                 number: message.number,
                 turns: message.turns,
-                way: way as u32,
+                way: way as u16,
+                is_after_skip: message.is_after_skip as u16,
                 polls,
-                begun_ns,
+                begun_ns: caller.begun_ns,
                 times,
             });
         }

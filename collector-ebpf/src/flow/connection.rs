@@ -62,7 +62,11 @@ pub struct Connection {
     port: u32,
     /// Messages that one call sent before: `sendmmsg` tells of each on its own.
     batch: u32,
-    padding: u32,
+    /// The same for both ends of a connection.
+    wire: u32,
+    /// Whether the exchange that goes on is left out, and whether any was since the last message that the daemon has.
+    is_skipping: u32,
+    has_skipped: u32,
 }
 
 /// A message as far as the connection knows it.
@@ -81,6 +85,8 @@ pub struct Message {
     pub turns: u32,
     /// Which message of its call it is, for calls that move several.
     pub number_in_call: u32,
+    /// Whether exchanges before it were left out.
+    pub is_after_skip: bool,
 }
 
 #[map]
@@ -92,6 +98,10 @@ static DATAGRAM_SOCKETS: Array<Connection> = Array::with_max_entries(DATAGRAM_SO
 /// What the daemon wants of connections: see [`collector_common::flow::pack_decision`].
 #[map]
 static DECISIONS: Array<u64> = Array::with_max_entries(DECISIONS_MAX, 0);
+
+/// How many of 2^32 exchanges are left out: the daemon's answer to more of them than the budget has.
+#[map]
+static SKIP_SHARE: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Connections that this CPU has numbered.
 #[map]
@@ -157,14 +167,14 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
 ///
 /// `connection` must be a valid pointer to a value of a map.
 #[inline(always)]
-pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void) {
-    let (tgid, _) = task::current_ids();
+pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid: u32) {
     // SAFETY: given by the caller; the record's room is that of one record.
     unsafe {
         if (*connection).tgid == tgid {
             return;
         }
         (&raw mut (*connection).tgid).write(tgid);
+        (&raw mut (*connection).wire).write(ends::wire(sock));
         emit::flow_in_place(|record: *mut OpenRecord| {
             (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
             (&raw mut (*record).task).write(task::current());
@@ -191,39 +201,86 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         let slot = (&raw mut (*connection).moved).cast::<u64>().add(way as usize);
         let position = *slot;
         slot.write(position.wrapping_add(u64::from(length)));
-        if (*connection).last_way != way as u32 {
+        let is_turn = (*connection).last_way != way as u32;
+        let (limit, is_decided) = limit(connection, way);
+        if is_turn {
             (&raw mut (*connection).last_way).write(way as u32);
-            (&raw mut (*connection).turns).write((*connection).turns.wrapping_add(1));
             (&raw mut (*connection).batch).write(0);
+            if is_decided && limit != 0 && begins_exchange((*connection).role, way) {
+                let is_skipping = is_over_budget((*connection).wire, position);
+                (&raw mut (*connection).is_skipping).write(is_skipping as u32);
+            }
         } else {
             (&raw mut (*connection).batch).write((*connection).batch.wrapping_add(1));
         }
-        let number = (*connection).messages.wrapping_add(1);
-        (&raw mut (*connection).messages).write(number);
-        let limit = limit((*connection).number, number, way);
-        Message {
+        let mut message = Message {
             connection: (*connection).number,
             position,
             length,
-            wanted_bytes: if limit < length { limit } else { length },
-            number,
+            wanted_bytes: 0,
+            number: (*connection).messages,
             turns: (*connection).turns,
             number_in_call: (*connection).batch,
+            is_after_skip: (*connection).has_skipped != 0,
+        };
+        if (*connection).is_skipping != 0 {
+            (&raw mut (*connection).has_skipped).write(1);
+            return message;
         }
+        message.number = message.number.wrapping_add(1);
+        message.turns = message.turns.wrapping_add(is_turn as u32);
+        message.wanted_bytes = if limit < length { limit } else { length };
+        (&raw mut (*connection).messages).write(message.number);
+        (&raw mut (*connection).turns).write(message.turns);
+        (&raw mut (*connection).has_skipped).write(0);
+        message
     }
 }
 
-/// Bytes of a message that are wanted at most.
+/// Bytes of a message that are wanted at most, and whether the daemon has said so.
+///
+/// # Safety
+///
+/// As [`keep_owner`].
 #[inline(always)]
-fn limit(connection: u64, number: u32, way: Way) -> u32 {
+unsafe fn limit(connection: *mut Connection, way: Way) -> (u32, bool) {
+    // SAFETY: given by the caller.
+    let (connection, messages) = unsafe { ((*connection).number, (*connection).messages) };
     let decision = DECISIONS.get(place_of(connection as u32, DECISIONS_MAX)).copied().unwrap_or(0);
     if decision >> 32 == connection & 0xffff_ffff {
         return match way {
-            Way::Sent => decision as u32 >> 16,
-            Way::Received => decision as u32 & 0xffff,
+            Way::Sent => (decision as u32 >> 16, true),
+            Way::Received => (decision as u32 & 0xffff, true),
         };
     }
-    if number > CAPTURE_UNDECIDED_MESSAGES { 0 } else { CAPTURE_UNDECIDED_BYTES }
+    (if messages >= CAPTURE_UNDECIDED_MESSAGES { 0 } else { CAPTURE_UNDECIDED_BYTES }, false)
+}
+
+/// Whether a message that goes this way, after one of the other, is a request.
+#[inline(always)]
+fn begins_exchange(role: u32, way: Way) -> bool {
+    match way {
+        Way::Sent => role == Role::Client as u32,
+        Way::Received => role == Role::Server as u32,
+    }
+}
+
+/// Whether an exchange is one of those that are left out: both ends of its connection answer the same.
+#[inline(always)]
+fn is_over_budget(wire: u32, position: u64) -> bool {
+    let share = SKIP_SHARE.get(0).copied().unwrap_or(0);
+    if share == 0 {
+        return false;
+    }
+    // Finalizer of MurmurHash3 (Appleby, public domain), so that neighbours differ in all bits.
+    let mut hash = u64::from(wire) << 32 ^ position;
+    hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    let is_over = ((hash >> 32) as u32) < share;
+    if is_over {
+        emit::count(Signal::Span, KernelCounter::OverBudget);
+    }
+    is_over
 }
 
 #[inline(always)]
@@ -263,7 +320,9 @@ unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role, begun_ns: u6
             role: role as u32,
             port: 0,
             batch: 0,
-            padding: 0,
+            wire: 0,
+            is_skipping: 0,
+            has_skipped: 0,
         });
     }
 }

@@ -21,6 +21,14 @@ pub fn identity(sock: *const c_void) -> Option<(u16, u16)> {
     Some((protocol, task::read::<u16>(sock, socket::SOCK_NUM.load())?))
 }
 
+/// A number that both ends of a connection have: their ports, whichever is the local one.
+#[inline(always)]
+pub fn wire(sock: *const c_void) -> u32 {
+    let local = u32::from(task::read::<u16>(sock, socket::SOCK_NUM.load()).unwrap_or(0));
+    let remote = u32::from(u16::from_be(task::read::<u16>(sock, socket::SOCK_DPORT.load()).unwrap_or(0)));
+    if local < remote { local << 16 | remote } else { remote << 16 | local }
+}
+
 /// Copies them.
 ///
 /// # Safety

@@ -109,7 +109,7 @@ unsafe fn copy_path(file: FilePointer, record: *mut SlowRecord) {
 /// `record` must be writable.
 #[inline(always)]
 unsafe fn copy_argument(slow: &Slow, record: *mut SlowRecord) {
-    let Some(arguments) = arch::syscall_arguments(slow.registers) else { return };
+    let Some(arguments) = arch::syscall_arguments(slow.registers, false) else { return };
     let address = match Call::path_argument(slow.call) {
         1 => arguments[0],
         2 => arguments[1],

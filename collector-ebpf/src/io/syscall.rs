@@ -44,6 +44,12 @@ static ERRORS: Array<u32> = Array::with_max_entries(ERRORS_MAX, 0);
 #[map]
 static STARTS: Array<Start> = Array::with_max_entries(STARTS_MAX, 0);
 
+/// Whether I/O is counted.
+#[inline(always)]
+pub fn is_watched() -> bool {
+    WATCH_IO.load() == 1
+}
+
 /// A system call begins.
 #[inline(always)]
 pub fn on_enter(number: u32, registers: *const c_void, is_typed: bool) -> i32 {
@@ -70,7 +76,7 @@ pub fn on_exit(
     result: i64,
     is_typed: bool,
 ) {
-    if WATCH_IO.load() != 1 {
+    if !is_watched() {
         return;
     }
     let call = call(number);
@@ -126,7 +132,7 @@ fn close(thread: &Thread, operation: u8, first: u32, registers: *const c_void) {
     if operation == Operation::Close as u8 {
         known::forget(thread, first);
     } else {
-        match arch::syscall_arguments(registers) {
+        match arch::syscall_arguments(registers, thread.is_typed) {
             Some([_, second, _]) if operation == Operation::None as u8 => {
                 known::forget(thread, second as u32);
             }

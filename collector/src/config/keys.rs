@@ -208,6 +208,13 @@ pub fn keys() -> Vec<Key> {
             "Spans of one service in a second; errors and slow ones have as many again. The rest is counted.",
         ),
         key(
+            "trace.exchanges_per_second_max",
+            Kind::Integer(0, 1_000_000_000),
+            "0",
+            "Exchanges on the node that are looked at in a second. Above it a share is left out in the kernel, the same at \
+             both ends of a connection, and counted. 0: 5000 for each CPU.",
+        ),
+        key(
             "trace.slow_ms",
             Kind::Integer(1, 3_600_000),
             "1000",

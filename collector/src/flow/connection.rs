@@ -74,8 +74,8 @@ pub struct Connection {
     parser: Option<Parser>,
     /// Messages that showed no protocol; above the maximum none is looked for.
     unrecognised: u32,
-    /// The next byte of each way.
-    positions: [u64; 2],
+    /// The next byte of each way; `None` after exchanges that were left out.
+    positions: [Option<u64>; 2],
     last_number: u32,
     last_turns: u32,
     lost_exchanges: u64,
@@ -99,7 +99,7 @@ impl Connection {
             transport: if record.ends.protocol == UDP { Transport::Udp } else { Transport::Tcp },
             parser: None,
             unrecognised: 0,
-            positions: [0; 2],
+            positions: [None; 2],
             last_number: 0,
             last_turns: 0,
             lost_exchanges: 0,
@@ -126,7 +126,10 @@ impl Connection {
     pub fn take(&mut self, message: &Message<'_>, output: &mut Output) -> Verdict {
         let head = message.head;
         self.last_ns = head.head.time_ns;
-        let way = if head.way == Way::Sent as u32 { Way::Sent } else { Way::Received };
+        let way = if head.way == Way::Sent as u16 { Way::Sent } else { Way::Received };
+        if head.is_after_skip != 0 {
+            self.resume();
+        }
         let (gap, is_turn) = self.advance(message, way);
         if self.parser.is_none() {
             return self.recognise(message, way, output);
@@ -197,12 +200,22 @@ impl Connection {
         }
     }
 
+    /// Exchanges were left out: what comes next is a request. A parser that was in the middle of something begins anew.
+    fn resume(&mut self) {
+        self.positions = [None; 2];
+        if let Some(parser) = self.parser.take() {
+            let is_idle = parser.is_idle();
+            let fresh = parser.protocol().parser(self.transport);
+            self.parser = Some(if is_idle { parser } else { fresh });
+        }
+    }
+
     /// Follows the positions: how many bytes are missing before this message, and whether the direction turned.
     fn advance(&mut self, message: &Message<'_>, way: Way) -> (u64, bool) {
         let head = message.head;
         let expected = self.positions[way as usize];
-        let gap = if self.last_number == 0 { 0 } else { head.position.saturating_sub(expected) };
-        self.positions[way as usize] = head.position + u64::from(head.length);
+        let gap = expected.map_or(0, |expected| head.position.saturating_sub(expected));
+        self.positions[way as usize] = Some(head.position + u64::from(head.length));
         let turned = head.turns.wrapping_sub(self.last_turns);
         if head.number.wrapping_sub(self.last_number) > 1 && self.last_number != 0 && self.parser.is_some() {
             // Directions alternate: every second turn in the hole began a request that nobody saw.

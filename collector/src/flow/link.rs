@@ -114,6 +114,8 @@ pub struct Linker {
     receivers: HashMap<Ends, u32>,
     /// Ends of connections on this node, and whose they are.
     local: HashMap<Ends, Arc<Subject>>,
+    /// Whether it is known when threads ask event queues.
+    counts_polls: bool,
     ledger: Arc<Ledger>,
 }
 
@@ -132,7 +134,7 @@ impl Waiting {
 
 impl Linker {
     /// Knows nothing yet.
-    pub fn new(ledger: Arc<Ledger>) -> Self {
+    pub fn new(counts_polls: bool, ledger: Arc<Ledger>) -> Self {
         Self {
             waiting: Vec::new(),
             settled: HashMap::new(),
@@ -142,6 +144,7 @@ impl Linker {
             serving: HashMap::new(),
             receivers: HashMap::new(),
             local: HashMap::new(),
+            counts_polls,
             ledger,
         }
     }
@@ -168,7 +171,7 @@ impl Linker {
         if connection.role != Role::Server || connection.protocol().is_none() || connection.is_datagram() {
             return;
         }
-        if message.head.way == Way::Sent as u32 {
+        if message.head.way == Way::Sent as u16 {
             return self.answered(&connection.ends);
         }
         let thread = message.head.tid;
@@ -273,7 +276,7 @@ impl Linker {
     /// The one request that the thread served from before the span's start until after its end.
     fn parent_by_thread(&self, waiting: &Waiting, age_ns: u64, awaited: &HashSet<Wire>) -> Parent {
         let place = &waiting.place;
-        if !place.is_of_one_thread || place.has_polled {
+        if !self.counts_polls || !place.is_of_one_thread || place.has_polled {
             return Parent::None;
         }
         let served = self.served.get(&place.thread);

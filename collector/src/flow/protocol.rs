@@ -276,6 +276,16 @@ impl Parser {
         }
     }
 
+    /// Whether nothing waits for its response, so that exchanges may be left out here without harm.
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Self::Http1(parser) => parser.is_idle(),
+            Self::Postgres(parser) => parser.is_idle(),
+            Self::Redis(parser) => parser.is_idle(),
+            Self::Dns(parser) => parser.is_idle(),
+        }
+    }
+
     /// The connection ended, or nothing more of it will come: what waits is given out without a response.
     pub fn finish(&mut self, mark: Mark, output: &mut Output) {
         match self {

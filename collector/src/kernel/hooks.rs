@@ -68,7 +68,7 @@ pub const CRASH: &[Tracepoint] = &[
 pub const SYSCALL_EXIT: Tracepoint = tracepoint(
     &[("syscall_exit", "sys_exit")],
     "returns of system calls",
-    "no I/O metrics; crash records have no last lines of standard error",
+    "no I/O metrics; crash records have no last lines of standard error; no thread proves the parent of a span",
 );
 
 /// The begin of all system calls.
@@ -143,20 +143,18 @@ pub const SCHEDULER: &[Tracepoint] = &[
 ];
 
 /// Those of connections.
-pub const FLOW: &[Tracepoint] = &[
-    tracepoint(
-        &[("flow_sent", "sock_send_length")],
-        "bytes sent over sockets",
-        "what is sent is seen at the return of every system call",
-    ),
+pub const FLOW: &[Tracepoint] = &[tracepoint(
+    &[("flow_state", "inet_sock_set_state")],
+    "connections",
+    "who began a connection is guessed from its first bytes; ends of connections are not seen",
+)];
+
+/// Those of what is said over connections; returns of system calls tell it on kernels that have none of these.
+pub const SOCKETS: &[Tracepoint] = &[
+    tracepoint(&[("flow_sent", "sock_send_length")], "bytes sent", "no spans: what is sent is not seen"),
     tracepoint(
         &[("flow_received", "sock_recv_length")],
-        "bytes received over sockets",
-        "what is received is seen at the return of every system call",
-    ),
-    tracepoint(
-        &[("flow_state", "inet_sock_set_state")],
-        "connections",
-        "who began a connection is guessed from its first bytes; ends of connections are not seen",
+        "bytes received",
+        "no spans: what is received is not seen",
     ),
 ];

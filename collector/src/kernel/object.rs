@@ -97,6 +97,7 @@ pub struct Kernel {
     slow_ring: RingBuf<MapData>,
     flow_ring: RingBuf<MapData>,
     decisions: Array<MapData, u64>,
+    skip_share: Array<MapData, u32>,
     stderr: StderrTails,
     io: Option<IoMaps>,
     counters: PerCpuArray<MapData, u64>,
@@ -128,6 +129,7 @@ impl Kernel {
         let slow_ring = RingBuf::try_from(take_map(&mut ebpf, "SLOW_RING")?)?;
         let flow_ring = RingBuf::try_from(take_map(&mut ebpf, "FLOW_RING")?)?;
         let decisions = Array::try_from(take_map(&mut ebpf, "DECISIONS")?)?;
+        let skip_share = Array::try_from(take_map(&mut ebpf, "SKIP_SHARE")?)?;
         let io = IoMaps::take(&mut ebpf)?;
         let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
@@ -141,6 +143,7 @@ impl Kernel {
             slow_ring,
             flow_ring,
             decisions,
+            skip_share,
             stderr,
             io: Some(io),
             counters,
@@ -152,7 +155,8 @@ impl Kernel {
             logger,
             ledger,
         };
-        kernel.attach(options);
+        let sockets_tell = offsets.contains(&(layout::SOCKETS_TELL, 1));
+        kernel.attach(options, sockets_tell);
         Ok(kernel)
     }
 
@@ -217,6 +221,18 @@ impl Kernel {
         (bytes, true)
     }
 
+    /// Tells the kernel side which share of exchanges, of 2^32, to leave out.
+    pub fn set_skip_share(&mut self, share: u32) {
+        if let Err(error) = self.skip_share.set(0, share, 0) {
+            tracing::warn!(%error, "cannot tell the kernel how much to leave out");
+        }
+    }
+
+    /// Exchanges that the kernel side left out since the start.
+    pub fn skipped_exchanges(&self) -> u64 {
+        self.counter(Signal::Span, KernelCounter::OverBudget)
+    }
+
     /// Tells the kernel side how much of a connection's messages is wanted.
     pub fn decide(&mut self, decision: Decision) {
         let Decision { connection, sent_bytes, received_bytes } = decision;
@@ -246,8 +262,9 @@ impl Kernel {
     /// Detaches everything that produces records; what is in the rings can still be drained.
     pub fn detach(&mut self) {
         self.sampler = None;
-        let every =
-            [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER, hooks::FLOW].into_iter().flatten();
+        let every = [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER, hooks::FLOW, hooks::SOCKETS]
+            .into_iter()
+            .flatten();
         let every = every.chain([&hooks::SYSCALL_EXIT, &hooks::SYSCALL_ENTER]);
         for (name, _) in every.flat_map(|tracepoint| tracepoint.ways) {
             for name in [(*name).to_owned(), format!("{name}_raw")] {
@@ -279,6 +296,7 @@ impl Kernel {
             ];
             self.ledger.set_kernel(signal, seen, &losses);
         }
+        self.ledger.set_left_out(Signal::Span, LossReason::OverBudget, self.skipped_exchanges());
     }
 
     /// Switches the kernel's run-time statistics on or off. They cost every BPF program on the node two clock
@@ -301,9 +319,9 @@ impl Kernel {
         self.ebpf.programs().filter_map(time).collect()
     }
 
-    fn attach(&mut self, options: &KernelOptions) {
+    fn attach(&mut self, options: &KernelOptions, sockets_tell: bool) {
         let types = aya::Btf::parse_file(&options.btf, aya::Endianness::default());
-        for tracepoint in wanted(options) {
+        for tracepoint in wanted(options, sockets_tell) {
             let mut hook = Hook::new(tracepoint.purpose, tracepoint.missing);
             for (program, name) in tracepoint.ways {
                 if self.ebpf.program(program).is_some() {
@@ -342,18 +360,27 @@ impl Kernel {
     }
 }
 
-/// The tracepoints that these options need.
-fn wanted(options: &KernelOptions) -> impl Iterator<Item = &'static Tracepoint> {
+/// The tracepoints that these options need. Where the socket layer does not tell what was moved, system calls do.
+fn wanted(options: &KernelOptions, sockets_tell: bool) -> impl Iterator<Item = &'static Tracepoint> {
     let crash: &[Tracepoint] = if options.watch_crashes { hooks::CRASH } else { &[] };
     let io: &[Tracepoint] = if options.io.is_some() { hooks::IO } else { &[] };
     let measures_waits = options.io.as_ref().is_some_and(|io| io.scheduler);
     let scheduler: &[Tracepoint] = if measures_waits || options.watch_flows { hooks::SCHEDULER } else { &[] };
     let flow: &[Tracepoint] = if options.watch_flows { hooks::FLOW } else { &[] };
+    let sockets: &[Tracepoint] = if options.watch_flows && sockets_tell { hooks::SOCKETS } else { &[] };
+    let is_for_flows = options.watch_flows && !sockets_tell;
     let syscall_exit =
-        (options.keep_stderr || options.io.is_some() || options.watch_flows).then_some(&hooks::SYSCALL_EXIT);
+        (options.keep_stderr || options.io.is_some() || is_for_flows).then_some(&hooks::SYSCALL_EXIT);
     let syscall_enter = options.io.is_some().then_some(&hooks::SYSCALL_ENTER);
     let system_calls = syscall_exit.into_iter().chain(syscall_enter);
-    hooks::PROCESS.iter().chain(crash).chain(system_calls).chain(io).chain(scheduler).chain(flow)
+    hooks::PROCESS
+        .iter()
+        .chain(crash)
+        .chain(system_calls)
+        .chain(io)
+        .chain(scheduler)
+        .chain(flow)
+        .chain(sockets)
 }
 
 /// What numbers mean stands in the daemon: the programs look it up.

@@ -117,6 +117,11 @@ impl Dns {
         Progress::More
     }
 
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The connection ended.
     pub fn finish(&mut self, _mark: Mark, output: &mut Output) {
         output.exchanges.extend(self.pending.drain(..).map(Pending::unanswered));

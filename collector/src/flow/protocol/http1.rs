@@ -92,6 +92,11 @@ impl Http1 {
         Progress::More
     }
 
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The connection ended.
     pub fn finish(&mut self, _mark: Mark, output: &mut Output) {
         let are_responses_lost = self.responses.is_body_lost();

@@ -85,6 +85,11 @@ impl Postgres {
         Progress::More
     }
 
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.session.is_idle()
+    }
+
     /// The connection ended.
     pub fn finish(&mut self, _: Mark, output: &mut Output) {
         self.session.finish(output);

@@ -139,6 +139,11 @@ impl Redis {
         Progress::More
     }
 
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.session.is_idle()
+    }
+
     /// The connection ended.
     pub fn finish(&mut self, _: Mark, output: &mut Output) {
         self.session.finish(output);
@@ -176,6 +181,10 @@ struct Pending {
 }
 
 impl Session {
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     fn take(&mut self, is_command: bool, value: &Value, output: &mut Output) -> Progress {
         self.is_known = true;
         if is_command { self.take_command(value, output) } else { self.take_reply(value, output) }

@@ -51,6 +51,11 @@ struct Ghosts {
 }
 
 impl Session {
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && !self.is_copying
+    }
+
     /// What waits for an answer.
     #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize) {
