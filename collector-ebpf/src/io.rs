@@ -23,7 +23,9 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use collector_common::io::{Descriptor, Reclaim, TcpEvent};
-pub use syscall::{call, is_watched, on_enter as on_syscall_enter, on_exit as on_syscall_exit, start_of_call};
+pub use syscall::{
+    call, is_watched, on_enter as on_syscall_enter, on_exit as on_syscall_exit, start_of_call,
+};
 
 use crate::task::Thread;
 

@@ -176,6 +176,10 @@ unsafe fn copy_part<const ROOM: usize>(bytes: *mut u8, at: u32, source: u64, len
             return 0;
         }
         let target = bytes.add(at as usize).cast();
-        if bpf_probe_read_user(target, length as u32, source as *const c_void) == 0 { length as u32 } else { 0 }
+        if bpf_probe_read_user(target, length as u32, source as *const c_void) == 0 {
+            length as u32
+        } else {
+            0
+        }
     }
 }

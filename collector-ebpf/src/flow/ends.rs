@@ -46,8 +46,7 @@ pub unsafe fn copy(sock: *const c_void, ends: *mut Ends) {
     // SAFETY: each write is to a field of the caller's value, and at most of its size; the helper checks the source.
     unsafe {
         (&raw mut (*ends).family).write(family);
-        (&raw mut (*ends).protocol)
-            .write(task::read::<u16>(sock, socket::SOCK_PROTOCOL.load()).unwrap_or(0));
+        (&raw mut (*ends).protocol).write(task::read::<u16>(sock, socket::SOCK_PROTOCOL.load()).unwrap_or(0));
         (&raw mut (*ends).ports).write([local_port, u16::from_be(remote_port)]);
         let addresses = (&raw mut (*ends).addresses).cast::<[u64; 2]>();
         addresses.write([0; 2]);

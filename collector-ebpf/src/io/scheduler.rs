@@ -37,8 +37,7 @@ pub fn on_wakeup(woken: TaskPointer, is_typed: bool) -> i32 {
 /// A CPU goes from one task to another.
 #[inline(always)]
 pub fn on_switch(is_preempted: bool, previous: TaskPointer, next: TaskPointer, is_typed: bool) -> i32 {
-    let could_go_on =
-        is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0);
+    let could_go_on = is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0);
     if flow::is_watched()
         && let Some(tid) = task::thread_of(previous, is_typed)
     {

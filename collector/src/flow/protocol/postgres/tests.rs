@@ -1,3 +1,5 @@
+//! Sessions of PostgreSQL: recorded and built ones, whole and cut anywhere. Refuses: a server.
+
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::{backend, frontend};

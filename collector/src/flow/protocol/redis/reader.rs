@@ -56,6 +56,10 @@ pub struct Value {
 
 /// What comes next.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once: a box would be an allocation per command"
+)]
 pub enum Step {
     /// A whole value.
     Value(Value),

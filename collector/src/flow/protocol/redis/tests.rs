@@ -1,3 +1,5 @@
+//! Sessions of Redis: recorded and built ones, whole and cut anywhere. Refuses: a server.
+
 use proptest::prelude::*;
 
 use super::super::{CARRIED_BYTES_MAX, Value as AttributeValue};

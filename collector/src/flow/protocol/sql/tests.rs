@@ -1,3 +1,5 @@
+//! Statements and what must be left of them. Refuses: to say that a statement is valid.
+
 use proptest::prelude::*;
 
 use super::*;
