@@ -70,6 +70,7 @@ pub struct Flows {
     service_map: ServiceMap,
     sampler: Sampler,
     budget: Budget,
+    skip_share: u32,
     /// Exchanges that came here, or should have.
     exchanges: u64,
     decisions: Vec<Decision>,
@@ -85,6 +86,7 @@ impl Flows {
             connections: HashMap::new(),
             linker: Linker::new(options.counts_polls, Arc::clone(&ledger)),
             budget: Budget::new(options.exchanges_per_second_max),
+            skip_share: 0,
             exchanges: 0,
             requests: Requests::new(start_unix_ns),
             service_map: ServiceMap::new(start_unix_ns),
@@ -171,10 +173,13 @@ impl Flows {
         std::mem::take(&mut self.decisions)
     }
 
-    /// The share of exchanges, of 2^32, that the kernel side shall leave out from now on. Once a second; `skipped` is how
-    /// many it left out since the start.
-    pub fn skip_share(&mut self, skipped: u64) -> u32 {
-        self.budget.next_share(self.exchanges + skipped)
+    /// The share of exchanges, of 2^32, that the kernel side shall leave out from now on, if it changed. `skipped` is how many it
+    /// left out since the start.
+    pub fn new_skip_share(&mut self, now_ns: u64, skipped: u64) -> Option<u32> {
+        let share = self.budget.share(now_ns, self.exchanges + skipped);
+        let is_new = share != self.skip_share;
+        self.skip_share = share;
+        is_new.then_some(share)
     }
 
     /// The spans that are settled. `is_last` settles all that wait.

@@ -168,14 +168,14 @@ impl Pipeline {
         let (flow_bytes, _) = self.drain_flows();
         if let Some(flows) = &mut self.flows {
             flows.turn(now_ns);
+            if let Some(share) = flows.new_skip_share(now_ns, self.kernel.skipped_exchanges()) {
+                self.kernel.set_skip_share(share);
+            }
         }
         if now_ns.saturating_sub(self.cpu_check_ns) >= CPU_CHECK_NS {
             self.cpu_check_ns = now_ns;
             self.kernel.follow_cpus();
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
-            if let Some(flows) = &mut self.flows {
-                self.kernel.set_skip_share(flows.skip_share(self.kernel.skipped_exchanges()));
-            }
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
         }
         if let Some(crashes) = &mut self.crashes {
