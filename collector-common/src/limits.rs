@@ -132,7 +132,7 @@ pub const CAPTURE_ROOMS: [usize; 4] = [128, 512, 2048, CAPTURE_BYTES_MAX];
 /// Bytes of each message that are captured while nobody has recognised the connection, and messages until nothing is.
 pub const CAPTURE_UNDECIDED_BYTES: u32 = 512;
 /// See [`CAPTURE_UNDECIDED_BYTES`].
-pub const CAPTURE_UNDECIDED_MESSAGES: u32 = 24;
+pub const CAPTURE_UNDECIDED_MESSAGES: u32 = 1024;
 
 /// Parts of one vector of buffers that are captured.
 pub const CAPTURE_PARTS_MAX: usize = 4;

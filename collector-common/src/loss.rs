@@ -114,7 +114,8 @@ pub enum LossReason {
     SpansFull = 25,
     /// Daemon: the connection's first record was lost, or there was no room for it.
     ConnectionUnknown = 26,
-    /// Kernel: more exchanges on the node than the user's budget; this one was not captured.
+    /// Kernel: more exchanges on the node than the user's budget, or on a connection before it was recognised; this one
+    /// was not captured.
     OverBudget = 27,
 }
 

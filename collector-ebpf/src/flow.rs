@@ -24,9 +24,9 @@ use crate::task::{self, Thread};
 /// 1 if connections are followed.
 #[unsafe(no_mangle)]
 static WATCH_FLOWS: Global<u32> = Global::new(0);
-/// 1 if this kernel's socket layer tells what was moved.
+/// The agent's own process, whose exports would be told by the next exports for ever.
 #[unsafe(no_mangle)]
-static SOCKETS_TELL: Global<u32> = Global::new(0);
+static OWN_TGID: Global<u32> = Global::new(0);
 
 /// `MSG_PEEK` (include/linux/socket.h): what is read stays there.
 const PEEK: i32 = 2;
@@ -52,24 +52,34 @@ pub fn is_watched() -> bool {
     WATCH_FLOWS.load() == 1
 }
 
-/// A system call returns: an event queue was asked, or, on kernels whose socket layer does not tell, bytes were moved.
+/// On kernels whose socket layer does not tell. A program of its own: what such a kernel's verifier may refuse here must not cost
+/// the metrics of I/O.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn flow_syscall_raw(context: RawTracePointContext) -> i32 {
+    at_syscall(context.arg(0), context.arg(1));
+    0
+}
+
+/// A system call returns: an event queue may have been asked.
 #[inline(always)]
-pub fn on_syscall_exit(number: u32, registers: *const c_void, result: i64, is_typed: bool) {
-    if !is_watched() {
-        return;
-    }
-    if arch::is_event_queue_call(number) {
+pub fn on_syscall_exit(number: u32) {
+    if is_watched() && arch::is_event_queue_call(number) {
         time::on_poll();
     }
-    if SOCKETS_TELL.load() == 1 || result <= 0 {
+}
+
+#[inline(always)]
+fn at_syscall(registers: *const c_void, result: i64) {
+    if !is_watched() || result <= 0 {
         return;
     }
+    let Some(number) = arch::syscall_number(registers, false) else { return };
     let Some(transfer) = arch::transfer_call(number) else { return };
     let Some(way) = transfer.way else { return };
-    let Some([descriptor, ..]) = arch::syscall_arguments(registers, is_typed) else { return };
-    let thread = Thread::current(is_typed);
+    let Some([descriptor, ..]) = arch::syscall_arguments(registers, false) else { return };
+    let thread = Thread::current(false);
     let Some(sock) = io::sock_of(&thread, descriptor as u32) else { return };
-    on_transfer(sock, result as u32, way, registers, is_typed);
+    on_transfer(sock, result as u32, way, registers, false);
 }
 
 #[inline(always)]
@@ -86,8 +96,11 @@ fn at_socket(sock: *const c_void, result: i32, flags: i32, way: Way) -> i32 {
 /// A call moved bytes over a socket of any kind.
 #[inline(always)]
 fn on_transfer(sock: *const c_void, length: u32, way: Way, registers: *const c_void, is_typed: bool) {
-    let Some(connection) = connection::of(sock) else { return };
     let (tgid, tid) = task::current_ids();
+    if tgid == OWN_TGID.load() {
+        return;
+    }
+    let Some(connection) = connection::of(sock) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of a map.
     let message = unsafe {
         connection::keep_owner(connection, sock, tgid);

@@ -39,7 +39,7 @@ fn on_exit(
 ) -> i32 {
     let Some(number) = arch::syscall_number(registers, is_typed) else { return 0 };
     crash::on_syscall_exit(number, registers, result, is_typed);
-    flow::on_syscall_exit(number, registers, result, is_typed);
+    flow::on_syscall_exit(number);
     io::on_syscall_exit(context, number, registers, result, is_typed);
     0
 }

@@ -303,10 +303,10 @@ fn settle(
     ledger.decoded(Signal::Span, 1);
     let side = connection.side(exchange.pattern);
     let series = requests.observe(connection, &exchange, side);
-    let is_wanted = sampler.wants(connection, &exchange);
-    if !is_wanted {
+    let must_stay = sampler.must_stay(&exchange);
+    if !sampler.wants(connection, &exchange) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
-    let waiting = describe::span(connection, exchange, side, series);
+    let waiting = describe::span(connection, exchange, side, series, must_stay);
     linker.add(waiting);
 }

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 /// Reasons that apply between the hook and a typed record.
-const KERNEL_REASONS: [&str; 4] = ["ring_full", "scratch_missing", "sideband_lost", "malformed"];
+const KERNEL_REASONS: [&str; 6] =
+    ["ring_full", "scratch_missing", "sideband_lost", "malformed", "connections_full", "over_budget"];
 
 /// Reasons that apply between a typed record and a flushed window.
-const REPRESENT_REASONS: [&str; 8] = [
+const REPRESENT_REASONS: [&str; 12] = [
     "backlog",
     "window_full",
     "process_table_full",
@@ -17,6 +18,10 @@ const REPRESENT_REASONS: [&str; 8] = [
     "crash_rate_limited",
     "crash_reporter_behind",
     "crash_detail_orphan",
+    "exchange_broken",
+    "sampled_out",
+    "spans_full",
+    "connection_unknown",
 ];
 
 /// Reasons that apply between a flushed window and its receiver.

@@ -18,6 +18,8 @@ pub mod profile;
 pub mod prometheus;
 pub mod promql;
 pub mod receiver;
+pub mod services;
+pub mod spans;
 pub mod tools;
 pub mod victoria_metrics;
 pub mod workload;

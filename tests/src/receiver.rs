@@ -21,6 +21,7 @@ use hyper_util::server::conn::auto;
 use opentelemetry_proto::tonic::collector::logs::v1 as logs;
 use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
 use opentelemetry_proto::tonic::collector::profiles::v1development as profiles;
+use opentelemetry_proto::tonic::collector::trace::v1 as traces;
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -30,6 +31,7 @@ use tonic::{Code, Status};
 use logs::logs_service_server::{LogsService, LogsServiceServer};
 use metrics::metrics_service_server::{MetricsService, MetricsServiceServer};
 use profiles::profiles_service_server::{ProfilesService, ProfilesServiceServer};
+use traces::trace_service_server::{TraceService, TraceServiceServer};
 
 /// How requests travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ struct Received {
     profiles: Vec<profiles::ExportProfilesServiceRequest>,
     metrics: Vec<metrics::ExportMetricsServiceRequest>,
     logs: Vec<logs::ExportLogsServiceRequest>,
+    traces: Vec<traces::ExportTraceServiceRequest>,
     attempts: u64,
     complaints: Vec<String>,
 }
@@ -135,6 +138,11 @@ impl Receiver {
     /// The logs that arrived.
     pub fn logs(&self) -> Vec<logs::ExportLogsServiceRequest> {
         self.received().logs.clone()
+    }
+
+    /// The spans that arrived.
+    pub fn traces(&self) -> Vec<traces::ExportTraceServiceRequest> {
+        self.received().traces.clone()
     }
 
     /// Requests that were tried, of whatever end.
@@ -225,12 +233,18 @@ async fn serve_grpc(listener: TcpListener, handler: Handler) {
     let metrics = MetricsServiceServer::new(handler.clone())
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-    let logs = LogsServiceServer::new(handler)
+    let logs = LogsServiceServer::new(handler.clone())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let traces = TraceServiceServer::new(handler)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    let server =
-        tonic::transport::Server::builder().add_service(profiles).add_service(metrics).add_service(logs);
+    let server = tonic::transport::Server::builder()
+        .add_service(profiles)
+        .add_service(metrics)
+        .add_service(logs)
+        .add_service(traces);
     server.serve_with_incoming(incoming).await.expect("the server runs until it is dropped");
 }
 
@@ -267,6 +281,18 @@ impl LogsService for Handler {
         self.grpc_status().await?;
         self.received().logs.push(request.into_inner());
         Ok(tonic::Response::new(logs::ExportLogsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Handler {
+    async fn export(
+        &self,
+        request: tonic::Request<traces::ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<traces::ExportTraceServiceResponse>, Status> {
+        self.grpc_status().await?;
+        self.received().traces.push(request.into_inner());
+        Ok(tonic::Response::new(traces::ExportTraceServiceResponse::default()))
     }
 }
 
@@ -365,6 +391,12 @@ async fn take(request: Request<Incoming>, handler: &Handler) -> Result<Bytes, St
             let request = logs::ExportLogsServiceRequest::decode(body).map_err(|error| error.to_string())?;
             handler.received().logs.push(request);
             Ok(logs::ExportLogsServiceResponse::default().encode_to_vec().into())
+        }
+        "/v1/traces" => {
+            let request =
+                traces::ExportTraceServiceRequest::decode(body).map_err(|error| error.to_string())?;
+            handler.received().traces.push(request);
+            Ok(traces::ExportTraceServiceResponse::default().encode_to_vec().into())
         }
         other => Err(format!("path {other:?}")),
     }

@@ -165,21 +165,36 @@ unsafe fn copy<const ROOM: usize>(bytes: *mut u8, wanted: u32, source: &Source) 
 unsafe fn copy_part<const ROOM: usize>(bytes: *mut u8, at: u32, source: u64, length: u64) -> u32 {
     let mut at = u64::from(at);
     let mut length = length;
-    // The verifier adds the largest offset to the largest length: behind the first part each has half of the room, which
-    // is twice what is wanted of a vector.
-    let most = if at == 0 { ROOM as u64 } else { ROOM as u64 / 2 };
-    // SAFETY: comments as assembly: the verifier must see the bounds on these very registers. What begins at `at` ends
-    // within the room given by the caller; the helper checks the source.
+    if length == 0 {
+        return 0;
+    }
+    // SAFETY: comments as assembly: the verifier must see the bounds, which are constants, on these very registers, and the
+    // compiler must not make one comparison of two. It adds the largest offset to the largest length, so that behind the
+    // first part each has half of the room, which is twice what is wanted of a vector. What begins at `at` ends within the
+    // room given by the caller; the helper checks the source.
     unsafe {
         core::arch::asm!("/* {0} {1} */", inout(reg) at, inout(reg) length);
-        if at > ROOM as u64 / 2 || length == 0 || length > most {
+        if at == 0 {
+            return if length > ROOM as u64 { 0 } else { read(bytes, length, source) };
+        }
+        if length > ROOM as u64 / 2 {
             return 0;
         }
-        let target = bytes.add(at as usize).cast();
-        if bpf_probe_read_user(target, length as u32, source as *const c_void) == 0 {
-            length as u32
-        } else {
-            0
-        }
+        core::arch::asm!("/* {0} {1} */", inout(reg) at, inout(reg) length);
+        if at > ROOM as u64 / 2 { 0 } else { read(bytes.add(at as usize), length, source) }
     }
+}
+
+/// # Safety
+///
+/// `target` must be writable for `length` bytes.
+#[inline(always)]
+unsafe fn read(target: *mut u8, mut length: u64, source: u64) -> u32 {
+    // SAFETY: a comment as assembly: the number of bytes is cut out of the register that was compared, not out of a copy that
+    // the compiler made before. The target is given by the caller; the helper checks the source.
+    let result = unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) length);
+        bpf_probe_read_user(target.cast(), length as u32, source as *const c_void)
+    };
+    if result == 0 { length as u32 } else { 0 }
 }

@@ -223,7 +223,11 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
         };
-        if (*connection).is_skipping != 0 {
+        let is_too_early = !is_decided && limit == 0;
+        if is_too_early && is_turn && begins_exchange((*connection).role, way) {
+            emit::count(Signal::Span, KernelCounter::OverBudget);
+        }
+        if is_too_early || (*connection).is_skipping != 0 {
             (&raw mut (*connection).has_skipped).write(1);
             return message;
         }

@@ -52,7 +52,7 @@ pub(super) struct TraceArguments {
 
 pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let wanted = Wanted::of(arguments).map_err(UsageError::wrap)?;
-    let config = arguments.config.load(vec![("trace.enabled".to_owned(), "true".to_owned())])?;
+    let config = arguments.config.load(flags())?;
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
@@ -89,6 +89,12 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
         return Ok(ExitCode::from(exit::INCOMPLETE));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever looks wants all that the node can afford.
+fn flags() -> Vec<(String, String)> {
+    let flag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    vec![flag("trace.enabled", "true"), flag("trace.spans_per_second_max", "1000000")]
 }
 
 /// Which spans are shown.

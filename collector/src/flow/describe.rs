@@ -25,7 +25,13 @@ const TIME_KEYS: [&str; 6] = [
 const _: () = assert!(TIME_KEYS.len() == Spent::Other as usize + 1);
 
 /// The span of this side.
-pub fn span(connection: &Connection, exchange: Exchange, side: SpanKind, series: SeriesId) -> Waiting {
+pub fn span(
+    connection: &Connection,
+    exchange: Exchange,
+    side: SpanKind,
+    series: SeriesId,
+    must_stay: bool,
+) -> Waiting {
     let first = exchange.request.first;
     let last = exchange.response.map_or(exchange.request.last, |response| response.last);
     let place = Place {
@@ -66,7 +72,7 @@ pub fn span(connection: &Connection, exchange: Exchange, side: SpanKind, series:
     };
     let ends = client_first(connection);
     let wire = Wire { ends, position: first.position, is_client: is_client(side) };
-    Waiting::new(span, exchange.context, place, wire, series)
+    Waiting::new(span, exchange.context, place, wire, series, must_stay)
 }
 
 /// Whether a side is the one that the request came from.

@@ -71,6 +71,8 @@ pub struct Waiting {
     place: Place,
     wire: Wire,
     series: SeriesId,
+    /// Whether it is kept although its trace is not.
+    must_stay: bool,
 }
 
 /// A span with its trace, as others need it.
@@ -127,8 +129,9 @@ impl Waiting {
         place: Place,
         wire: Wire,
         series: SeriesId,
+        must_stay: bool,
     ) -> Self {
-        Self { span, context, place, wire, series }
+        Self { span, context, place, wire, series, must_stay }
     }
 }
 
@@ -314,7 +317,7 @@ impl Linker {
         sampler: &Sampler,
         requests: &mut Requests,
     ) {
-        let Waiting { mut span, context, place, wire, series } = waiting;
+        let Waiting { mut span, context, place, wire, series, must_stay } = waiting;
         span.span_id = random();
         let is_sampled = match parent {
             Some((parent, proof)) => {
@@ -334,8 +337,7 @@ impl Linker {
             self.settled.insert(wire, settled);
             self.ages.push_back((place.end_ns, wire));
         }
-        let is_slow = sampler.is_slow(place.end_ns.saturating_sub(place.start_ns));
-        if !is_sampled && span.error.is_none() && !is_slow {
+        if !is_sampled && !must_stay {
             return self.ledger.lost(Signal::Span, LossReason::SampledOut, 1);
         }
         requests.exemplar(series, &span);

@@ -67,12 +67,7 @@ impl Sampler {
     /// Whether an exchange is kept whatever the ratio.
     pub fn must_stay(&self, exchange: &Exchange) -> bool {
         exchange.failure.as_ref().is_some_and(|failure| failure.is_servers)
-            || self.is_slow(duration_ns(exchange))
-    }
-
-    /// Whether a time is one that must not be missed.
-    pub fn is_slow(&self, duration_ns: u64) -> bool {
-        duration_ns >= self.options.slow_ns
+            || duration_ns(exchange) >= self.options.slow_ns
     }
 
     /// Whether a trace that begins here is kept: its last seven bytes against the ratio (OpenTelemetry, "TraceState:

@@ -143,18 +143,25 @@ pub const SCHEDULER: &[Tracepoint] = &[
 ];
 
 /// Those of connections.
-pub const FLOW: &[Tracepoint] = &[tracepoint(
-    &[("flow_state", "inet_sock_set_state")],
-    "connections",
-    "who began a connection is guessed from its first bytes; ends of connections are not seen",
-)];
-
-/// Those of what is said over connections; returns of system calls tell it on kernels that have none of these.
-pub const SOCKETS: &[Tracepoint] = &[
-    tracepoint(&[("flow_sent", "sock_send_length")], "bytes sent", "no spans: what is sent is not seen"),
+pub const FLOW: &[Tracepoint] = &[
     tracepoint(
-        &[("flow_received", "sock_recv_length")],
-        "bytes received",
-        "no spans: what is received is not seen",
+        &[("flow_state", "inet_sock_set_state")],
+        "connections",
+        "who began a connection is guessed from its first bytes; ends of connections are not seen",
+    ),
+    tracepoint(
+        &[("flow_sent", "sock_send_length"), ("flow_syscall", "sys_exit")],
+        "bytes sent over sockets",
+        "no spans: what is sent is not seen",
     ),
 ];
+
+/// The way that needs [`FLOW_RECEIVED`] beside it.
+pub const TOLD_BY_SOCKETS: &str = "raw_tp/sock_send_length";
+
+/// What goes with `sock_send_length`; where returns of system calls tell of sent bytes, they tell of these too.
+pub const FLOW_RECEIVED: Tracepoint = tracepoint(
+    &[("flow_received", "sock_recv_length")],
+    "bytes received over sockets",
+    "no spans: what is received is not seen",
+);

@@ -4,9 +4,6 @@
 
 use super::btf::Btf;
 
-/// The global that says whether the socket layer tells what calls move (from 6.3).
-pub const SOCKETS_TELL: &str = "SOCKETS_TELL";
-
 /// Global variable, struct, field.
 const FIELDS: [(&str, &str, &str); 90] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
@@ -139,12 +136,7 @@ fn shapes(btf: &Btf) -> Vec<(&'static str, u32)> {
     let state =
         btf.field_offset("task_struct", "__state").or_else(|| btf.field_offset("task_struct", "state"));
     let state = state.map(|offset| ("TASK_STATE", offset));
-    let sockets_tell = btf.tracepoint_parameters("sock_send_length").is_some();
-    let shapes = [
-        ("BLOCK_REQUEST_IS_SECOND", u32::from(arguments == Some(2))),
-        (SOCKETS_TELL, u32::from(sockets_tell)),
-    ];
-    state.into_iter().chain(shapes).collect()
+    state.into_iter().chain([("BLOCK_REQUEST_IS_SECOND", u32::from(arguments == Some(2)))]).collect()
 }
 
 /// The counters of a process's memory: plain numbers until 6.1, per-CPU counters since 6.2.

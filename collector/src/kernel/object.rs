@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoint};
 use aya::sys::{Stats, enable_stats};
-use aya::{Ebpf, EbpfLoader};
+use aya::{BtfError, Ebpf, EbpfLoader};
 use collector_common::event::{self, Event};
 use collector_common::flow::pack_decision;
 use collector_common::limits::{DECISIONS_MAX, PROCESS_RING_BYTES, place_of};
@@ -155,8 +155,7 @@ impl Kernel {
             logger,
             ledger,
         };
-        let sockets_tell = offsets.contains(&(layout::SOCKETS_TELL, 1));
-        kernel.attach(options, sockets_tell);
+        kernel.attach(options);
         Ok(kernel)
     }
 
@@ -262,10 +261,9 @@ impl Kernel {
     /// Detaches everything that produces records; what is in the rings can still be drained.
     pub fn detach(&mut self) {
         self.sampler = None;
-        let every = [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER, hooks::FLOW, hooks::SOCKETS]
-            .into_iter()
-            .flatten();
-        let every = every.chain([&hooks::SYSCALL_EXIT, &hooks::SYSCALL_ENTER]);
+        let every =
+            [hooks::PROCESS, hooks::CRASH, hooks::IO, hooks::SCHEDULER, hooks::FLOW].into_iter().flatten();
+        let every = every.chain([&hooks::SYSCALL_EXIT, &hooks::SYSCALL_ENTER, &hooks::FLOW_RECEIVED]);
         for (name, _) in every.flat_map(|tracepoint| tracepoint.ways) {
             for name in [(*name).to_owned(), format!("{name}_raw")] {
                 // Not loaded is fine: the aim is reached.
@@ -319,23 +317,14 @@ impl Kernel {
         self.ebpf.programs().filter_map(time).collect()
     }
 
-    fn attach(&mut self, options: &KernelOptions, sockets_tell: bool) {
+    fn attach(&mut self, options: &KernelOptions) {
         let types = aya::Btf::parse_file(&options.btf, aya::Endianness::default());
-        for tracepoint in wanted(options, sockets_tell) {
-            let mut hook = Hook::new(tracepoint.purpose, tracepoint.missing);
-            for (program, name) in tracepoint.ways {
-                if self.ebpf.program(program).is_some() {
-                    hook.attempt(format!("tp_btf/{name}"), || {
-                        let types =
-                            types.as_ref().map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
-                        attach_btf(&mut self.ebpf, program, name, types)
-                    });
-                }
-                hook.attempt(format!("raw_tp/{name}"), || {
-                    attach_raw(&mut self.ebpf, &format!("{program}_raw"), name)
-                });
-            }
-            self.hooks.push(hook);
+        for tracepoint in wanted(options) {
+            self.attach_tracepoint(tracepoint, types.as_ref());
+        }
+        let is_told_by_sockets = |hook: &Hook| hook.taken() == Some(hooks::TOLD_BY_SOCKETS);
+        if self.hooks.iter().any(is_told_by_sockets) {
+            self.attach_tracepoint(&hooks::FLOW_RECEIVED, types.as_ref());
         }
         drop(types);
         let mut hook = Hook::new("mappings", "mappings come from /proc: short-lived processes stay unnamed");
@@ -354,33 +343,39 @@ impl Kernel {
         self.hooks.push(hook);
     }
 
+    fn attach_tracepoint(&mut self, tracepoint: &Tracepoint, types: Result<&aya::Btf, &BtfError>) {
+        let mut hook = Hook::new(tracepoint.purpose, tracepoint.missing);
+        for (program, name) in tracepoint.ways {
+            if self.ebpf.program(program).is_some() {
+                hook.attempt(format!("tp_btf/{name}"), || {
+                    let types = types.map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
+                    attach_btf(&mut self.ebpf, program, name, types)
+                });
+            }
+            hook.attempt(format!("raw_tp/{name}"), || {
+                attach_raw(&mut self.ebpf, &format!("{program}_raw"), name)
+            });
+        }
+        self.hooks.push(hook);
+    }
+
     fn counter(&self, signal: Signal, counter: KernelCounter) -> u64 {
         let values = self.counters.get(&kernel_counter(signal, counter), 0);
         values.map(|values| values.iter().sum()).unwrap_or(0)
     }
 }
 
-/// The tracepoints that these options need. Where the socket layer does not tell what was moved, system calls do.
-fn wanted(options: &KernelOptions, sockets_tell: bool) -> impl Iterator<Item = &'static Tracepoint> {
+/// The tracepoints that these options need.
+fn wanted(options: &KernelOptions) -> impl Iterator<Item = &'static Tracepoint> {
     let crash: &[Tracepoint] = if options.watch_crashes { hooks::CRASH } else { &[] };
     let io: &[Tracepoint] = if options.io.is_some() { hooks::IO } else { &[] };
     let measures_waits = options.io.as_ref().is_some_and(|io| io.scheduler);
     let scheduler: &[Tracepoint] = if measures_waits || options.watch_flows { hooks::SCHEDULER } else { &[] };
     let flow: &[Tracepoint] = if options.watch_flows { hooks::FLOW } else { &[] };
-    let sockets: &[Tracepoint] = if options.watch_flows && sockets_tell { hooks::SOCKETS } else { &[] };
-    let is_for_flows = options.watch_flows && !sockets_tell;
-    let syscall_exit =
-        (options.keep_stderr || options.io.is_some() || is_for_flows).then_some(&hooks::SYSCALL_EXIT);
+    let syscall_exit = (options.keep_stderr || options.io.is_some()).then_some(&hooks::SYSCALL_EXIT);
     let syscall_enter = options.io.is_some().then_some(&hooks::SYSCALL_ENTER);
     let system_calls = syscall_exit.into_iter().chain(syscall_enter);
-    hooks::PROCESS
-        .iter()
-        .chain(crash)
-        .chain(system_calls)
-        .chain(io)
-        .chain(scheduler)
-        .chain(flow)
-        .chain(sockets)
+    hooks::PROCESS.iter().chain(crash).chain(system_calls).chain(io).chain(scheduler).chain(flow)
 }
 
 /// What numbers mean stands in the daemon: the programs look it up.
@@ -425,6 +420,8 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
     loader.override_global("SLOW_NS", &slow_ns, true);
     let watch_flows = u32::from(options.watch_flows);
     loader.override_global("WATCH_FLOWS", &watch_flows, true);
+    let own_tgid = std::process::id();
+    loader.override_global("OWN_TGID", &own_tgid, true);
     let scheduler = u32::from(io.is_some_and(|io| io.scheduler));
     loader.override_global("IO_SCHEDULER", &scheduler, true);
     shrink_unused(&mut loader, options, cpus);

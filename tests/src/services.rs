@@ -1,0 +1,62 @@
+//! Services that call each other: a script of the workloads for each, on a port of its own.
+//!
+//! Refuses: to know what they say; the scripts do.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Launch, Stop};
+use crate::receiver::free_address;
+use crate::tools;
+
+/// A running service.
+pub struct Service {
+    address: SocketAddr,
+    daemon: Daemon,
+    _directory: TempDir,
+}
+
+impl Service {
+    /// Starts a script of the workloads; these ports are its further arguments.
+    pub fn script(interpreter: &str, script: &str, ports: &[u16]) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(script);
+        let address = free_address();
+        let mut arguments = vec![path.display().to_string(), address.port().to_string()];
+        arguments.extend(ports.iter().map(ToString::to_string));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start(interpreter, interpreter, address, &arguments)
+    }
+
+    /// Starts a Redis that keeps nothing.
+    pub fn redis() -> Self {
+        let address = free_address();
+        let port = address.port().to_string();
+        Self::start("redis-server", "redis-server", address, &["--port", &port, "--save", ""])
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    fn start(program: &str, package: &str, address: SocketAddr, arguments: &[&str]) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let log = directory.path().join("log");
+        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let mut daemon = Daemon::start(&tools::require(program, package), arguments, launch);
+        daemon.wait_until(program, || TcpStream::connect(address).is_ok());
+        Self { address, daemon, _directory: directory }
+    }
+}
