@@ -17,6 +17,9 @@ use crate::telemetry::{ProcessName, SpanKind};
 /// Messages with captured bytes that may show no protocol before the connection is left alone.
 const UNRECOGNISED_MAX: u32 = 12;
 
+/// A hole of unknown length: longer than any message.
+const HOLE_BYTES: u64 = 1 << 40;
+
 /// Families of addresses (include/linux/socket.h) and `IPPROTO_UDP`.
 const INET: u16 = 2;
 const INET6: u16 = 10;
@@ -54,6 +57,16 @@ pub enum Verdict {
         /// Of those received.
         received_bytes: u16,
     },
+}
+
+/// What lies between a message and the one before.
+struct Advance {
+    /// Bytes that went the same way and are missing.
+    gap: u64,
+    /// Whether the direction turned.
+    is_turn: bool,
+    /// Whether it turned more often than that, so that messages of both directions are missing.
+    has_lost_turns: bool,
 }
 
 /// A connection.
@@ -130,16 +143,21 @@ impl Connection {
         if head.is_after_skip != 0 {
             self.resume();
         }
-        let (gap, is_turn) = self.advance(message, way);
+        let Advance { gap, is_turn, has_lost_turns } = self.advance(message, way);
         if self.parser.is_none() {
             return self.recognise(message, way, output);
         }
         let mark = mark(message, way);
         let direction = self.direction(way);
         let Some(parser) = &mut self.parser else { return Verdict::Wait };
+        let hole = |missing| Piece { bytes: &[], missing, is_turn: false, mark };
+        if has_lost_turns {
+            // It lies before this message, and how long it is only the next one of its direction could tell.
+            parser.take(direction.opposite(), hole(HOLE_BYTES), output);
+            self.positions[1 - way as usize] = None;
+        }
         if gap > 0 {
-            let hole = Piece { bytes: &[], missing: gap, is_turn: false, mark };
-            parser.take(direction, hole, output);
+            parser.take(direction, hole(gap), output);
         }
         let piece = piece(message, is_turn, mark);
         if parser.take(direction, piece, output) == Progress::Leave {
@@ -210,14 +228,15 @@ impl Connection {
         }
     }
 
-    /// Follows the positions: how many bytes are missing before this message, and whether the direction turned.
-    fn advance(&mut self, message: &Message<'_>, way: Way) -> (u64, bool) {
+    /// Follows the positions and turns.
+    fn advance(&mut self, message: &Message<'_>, way: Way) -> Advance {
         let head = message.head;
         let expected = self.positions[way as usize];
         let gap = expected.map_or(0, |expected| head.position.saturating_sub(expected));
         self.positions[way as usize] = Some(head.position + u64::from(head.length));
         let turned = head.turns.wrapping_sub(self.last_turns);
-        if head.number.wrapping_sub(self.last_number) > 1 && self.last_number != 0 && self.parser.is_some() {
+        let has_lost = head.number.wrapping_sub(self.last_number) > 1 && self.last_number != 0;
+        if has_lost && self.parser.is_some() {
             // Directions alternate: every second turn in the hole began a request that nobody saw.
             let is_request = self.direction(way) == Direction::Request;
             let turns = if is_request { turned.saturating_sub(1) } else { turned };
@@ -225,7 +244,7 @@ impl Connection {
         }
         self.last_turns = head.turns;
         self.last_number = head.number;
-        (gap, turned != 0)
+        Advance { gap, is_turn: turned != 0, has_lost_turns: has_lost && turned > 1 }
     }
 
     fn recognise(&mut self, message: &Message<'_>, way: Way, output: &mut Output) -> Verdict {
@@ -302,4 +321,106 @@ fn mark(message: &Message<'_>, way: Way) -> Mark {
 fn piece<'a>(message: &Message<'a>, is_turn: bool, mark: Mark) -> Piece<'a> {
     let missing = u64::from(message.head.length).saturating_sub(message.bytes.len() as u64);
     Piece { bytes: message.bytes, missing, is_turn, mark }
+}
+
+#[cfg(test)]
+mod tests {
+    use collector_common::event::{Head, Task};
+    use collector_common::flow::MessageHead;
+
+    use super::*;
+
+    fn open(role: Role) -> Connection {
+        let record = OpenRecord {
+            head: Head { kind: 0, record_bytes: 0, time_ns: 1 },
+            task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
+            connection: 5,
+            start_ns: 0,
+            connect_ns: 0,
+            ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: INET, protocol: 6 },
+            role: role as u32,
+            padding: 0,
+        };
+        let subject =
+            Subject { service_name: "shop".to_owned(), container: None, unit: None, pod: None, revision: 0 };
+        let process = ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None };
+        Connection::new(&record, (Arc::new(subject), Arc::new(process)))
+    }
+
+    /// A message by its way, bytes, number in the connection, turns and bytes before it.
+    type Said = (Way, &'static [u8], u32, u32, u64);
+
+    fn say(
+        connection: &mut Connection,
+        (way, bytes, number, turns, position): Said,
+        output: &mut Output,
+    ) -> Verdict {
+        let head = MessageHead {
+            head: Head { kind: 0, record_bytes: 0, time_ns: u64::from(number) },
+            connection: 5,
+            position,
+            length: bytes.len() as u32,
+            captured: bytes.len() as u32,
+            tgid: 1,
+            tid: 1,
+            number,
+            turns,
+            way: way as u16,
+            is_after_skip: 0,
+            polls: 0,
+            begun_ns: 0,
+            times: [0; 6],
+        };
+        connection.take(&Message { head: &head, bytes }, output)
+    }
+
+    /// Expects the exchanges that came out, those that were lost in the kernel, and the role at the end.
+    #[track_caller]
+    fn check(role: Role, said: &[Said], exchanges: usize, lost: u64, expected_role: Role) {
+        let mut connection = open(role);
+        let mut output = Output::default();
+        for message in said {
+            let _verdict = say(&mut connection, *message, &mut output);
+        }
+        let found = (output.exchanges.len(), connection.take_lost_exchanges(), connection.role);
+        assert_eq!(found, (exchanges, lost, expected_role));
+    }
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+    #[test]
+    fn the_first_bytes_tell_protocol_and_role() {
+        use Way::{Received, Sent};
+        check(Role::Unknown, &[(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)], 1, 0, Role::Server);
+        check(Role::Unknown, &[(Sent, GET, 1, 1, 0), (Received, OK, 2, 2, 0)], 1, 0, Role::Client);
+        // A server does not send requests.
+        check(Role::Server, &[(Sent, GET, 1, 1, 0)], 0, 0, Role::Server);
+    }
+
+    #[test]
+    fn what_the_kernel_lost_is_counted_by_its_turns() {
+        use Way::{Received, Sent};
+        let (request, response) = (GET.len() as u64, OK.len() as u64);
+        let whole = [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)];
+        // The second exchange is missing as a whole.
+        let third = [(Received, GET, 5, 5, 2 * request), (Sent, OK, 6, 6, 2 * response)];
+        check(Role::Server, &[whole, third].concat(), 2, 1, Role::Server);
+        // Of the second only the response came.
+        check(Role::Server, &[&whole[..], &[(Sent, OK, 4, 4, response)]].concat(), 1, 1, Role::Server);
+    }
+
+    #[test]
+    fn a_connection_of_no_protocol_is_left_alone() {
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        let mut verdicts = Vec::new();
+        for number in 1..=UNRECOGNISED_MAX + 3 {
+            let said: Said = (Way::Received, b"\x01\x02garbage", number, 1, u64::from(number) * 9);
+            verdicts.push(say(&mut connection, said, &mut output));
+        }
+        let nothing = Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == nothing).count(), 1);
+        assert!(output.exchanges.is_empty());
+    }
 }

@@ -371,3 +371,164 @@ fn random<const BYTES: usize>() -> [u8; BYTES] {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sampling::SamplingOptions;
+    use super::*;
+    use crate::telemetry::ProcessName;
+
+    const PORTS: u16 = 1000;
+
+    /// A side of an exchange: its letter is its name, the connection's number tells the ends.
+    struct Side {
+        name: &'static str,
+        kind: SpanKind,
+        connection: u16,
+        thread: u32,
+        polls: bool,
+        start_ms: u64,
+        end_ms: u64,
+    }
+
+    fn side(
+        name: &'static str,
+        kind: SpanKind,
+        connection: u16,
+        thread: u32,
+        (start_ms, end_ms): (u64, u64),
+    ) -> Side {
+        Side { name, kind, connection, thread, polls: false, start_ms, end_ms }
+    }
+
+    fn client(name: &'static str, connection: u16, thread: u32, times: (u64, u64)) -> Side {
+        side(name, SpanKind::Client, connection, thread, times)
+    }
+
+    fn server(name: &'static str, connection: u16, thread: u32, times: (u64, u64)) -> Side {
+        side(name, SpanKind::Server, connection, thread, times)
+    }
+
+    fn waiting(side: &Side, context: Option<TraceContext>) -> Waiting {
+        let subject =
+            Subject { service_name: "shop".to_owned(), container: None, unit: None, pod: None, revision: 0 };
+        let (start_ns, end_ns) = (side.start_ms * 1_000_000, side.end_ms * 1_000_000);
+        let span = Span {
+            subject: Arc::new(subject),
+            process: Arc::new(ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None }),
+            trace_id: [0; 16],
+            span_id: [0; 8],
+            parent: None,
+            trace_state: String::new(),
+            protocol: "http",
+            kind: side.kind,
+            name: side.name.into(),
+            start_unix_ns: start_ns,
+            end_unix_ns: end_ns,
+            attributes: Vec::new(),
+            error: None,
+        };
+        let place =
+            Place { thread: side.thread, is_of_one_thread: true, has_polled: side.polls, start_ns, end_ns };
+        let address = |port: u16| ([127, 0, 0, 1], port).into();
+        let ends = Ends { local: address(PORTS + side.connection), peer: address(80) };
+        let wire = Wire { ends, position: 0, is_client: side.kind == SpanKind::Client };
+        Waiting::new(span, context, place, wire, SeriesId::default(), false)
+    }
+
+    /// Adds the sides in the order in which they ended, and expects the parent of each, `-` for none.
+    fn check(counts_polls: bool, sides: &[Side], expected: &[(&str, &str)]) {
+        let mut linker = Linker::new(counts_polls, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
+        let mut requests = Requests::new(0);
+        for side in sides {
+            let Wire { ends, .. } = waiting(side, None).wire;
+            if side.kind == SpanKind::Client {
+                linker.local.insert(ends, Arc::clone(&waiting(side, None).span.subject));
+            } else {
+                linker.serving.entry(side.thread).or_default().insert(ends);
+                linker.receivers.insert(ends, side.thread);
+            }
+        }
+        let mut sides: Vec<&Side> = sides.iter().collect();
+        sides.sort_by_key(|side| side.end_ms);
+        for side in sides {
+            let waiting = waiting(side, None);
+            if side.kind == SpanKind::Server {
+                linker.answered(&waiting.wire.ends);
+            }
+            linker.add(waiting);
+            linker.turn(side.end_ms * 1_000_000, &sampler, &mut requests);
+        }
+        linker.settle_all(&sampler, &mut requests);
+        let spans = linker.take_spans(0);
+        let name = |id: [u8; 8]| spans.iter().find(|span| span.span_id == id).map(|span| &*span.name);
+        let mut found: Vec<(&str, &str)> = spans
+            .iter()
+            .map(|span| (&*span.name, span.parent.map_or("-", |(id, _)| name(id).unwrap_or("lost"))))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected);
+        for span in spans.iter().filter(|span| span.parent.is_some()) {
+            let parent = spans.iter().find(|other| span.parent.is_some_and(|(id, _)| id == other.span_id));
+            assert_eq!(parent.map(|parent| parent.trace_id), Some(span.trace_id), "{}", span.name);
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_connection_are_one_trace() {
+        check(true, &[client("a", 1, 7, (0, 10)), server("b", 1, 8, (2, 8))], &[("a", "-"), ("b", "a")]);
+        check(true, &[client("a", 1, 7, (0, 10)), server("b", 2, 8, (2, 8))], &[("a", "-"), ("b", "-")]);
+    }
+
+    #[test]
+    fn a_thread_that_does_nothing_else_is_a_proof() {
+        let chain = [
+            client("a", 1, 7, (0, 20)),
+            server("b", 1, 8, (1, 19)),
+            client("c", 2, 8, (3, 10)),
+            server("d", 2, 9, (4, 9)),
+            client("e", 3, 8, (11, 15)),
+        ];
+        check(true, &chain, &[("a", "-"), ("b", "a"), ("c", "b"), ("d", "c"), ("e", "b")]);
+        // Where nobody counts what event queues were asked, nothing is proven by a thread.
+        check(false, &chain, &[("a", "-"), ("b", "a"), ("c", "-"), ("d", "c"), ("e", "-")]);
+    }
+
+    #[test]
+    fn a_thread_proves_nothing_about() {
+        let served = || server("b", 1, 8, (1, 19));
+        // Another thread's call.
+        check(true, &[served(), client("c", 2, 9, (3, 10))], &[("b", "-"), ("c", "-")]);
+        // A call that began before the request, or ended after its response.
+        check(true, &[served(), client("c", 2, 8, (0, 10))], &[("b", "-"), ("c", "-")]);
+        check(true, &[served(), client("c", 2, 8, (3, 20))], &[("b", "-"), ("c", "-")]);
+        // Two requests at once.
+        let both = [served(), server("d", 3, 8, (2, 18)), client("c", 2, 8, (3, 10))];
+        check(true, &both, &[("b", "-"), ("c", "-"), ("d", "-")]);
+        // An event loop.
+        let looped = [Side { polls: true, ..served() }, client("c", 2, 8, (3, 10))];
+        check(true, &looped, &[("b", "-"), ("c", "-")]);
+    }
+
+    #[test]
+    fn the_caller_names_the_parent() {
+        let mut linker = Linker::new(true, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 0.0, per_second_max: 9, slow_ns: u64::MAX });
+        let mut requests = Requests::new(0);
+        for (is_sampled, expected) in [(Some(true), 1), (None, 1), (Some(false), 0)] {
+            let context =
+                TraceContext { trace_id: [5; 16], span_id: [6; 8], is_sampled, state: "a=b".to_owned() };
+            linker.add(waiting(&server("b", 1, 8, (1, 19)), Some(context)));
+            linker.settle_all(&sampler, &mut requests);
+            let spans = linker.take_spans(0);
+            assert_eq!(spans.len(), expected, "{is_sampled:?}");
+            for span in spans {
+                assert_eq!((span.trace_id, span.parent), ([5; 16], Some(([6; 8], Proof::Header))));
+                assert_eq!(span.trace_state, "a=b");
+            }
+            // The next one is at the same place of the same connection.
+            linker.settled.clear();
+        }
+    }
+}

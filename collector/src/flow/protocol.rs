@@ -29,6 +29,16 @@ pub enum Direction {
     Response,
 }
 
+impl Direction {
+    /// The other one.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Request => Self::Response,
+            Self::Response => Self::Request,
+        }
+    }
+}
+
 /// When something was moved, where in the stream, and by which thread. Parsers copy it and compare nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {

@@ -29,7 +29,7 @@ const SECONDS_MIN: f64 = 1e-6;
 const SECONDS_MAX: f64 = 3600.0;
 
 /// Which series an exchange counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SeriesId(usize);
 
 /// Counts.

@@ -31,6 +31,9 @@ const NO_IO: &str = "io.enabled=false";
 /// Without the hook of the scheduler.
 const NO_SCHEDULER: &str = "io.scheduler=false";
 
+/// Without following connections.
+const NO_TRACES: &str = "trace.enabled=false";
+
 /// Without the crash records' hook on all system calls.
 const NO_STDERR: &str = "crash.stderr=false";
 

@@ -1,4 +1,4 @@
-//! The speed of programs that do I/O: with the agent as it is, without I/O, and with I/O but not the scheduler.
+//! The speed of programs that do I/O: with the agent as it is, with I/O or traces alone, and with neither.
 //!
 //! Refuses: to end because a program is missing. The others are measured, and the verdict stays open.
 
@@ -16,15 +16,16 @@ use super::super::turns::{Ratios, Speeds};
 use super::nginx::{self, Nginx};
 use super::postgres::{self, Postgres, Transactions};
 use super::programs::COPY_BLOCK_BYTES;
-use super::{NO_IO, NO_SCHEDULER};
+use super::{NO_IO, NO_STDERR, NO_TRACES};
 
 pub const TARGET_RATIO_MIN: f64 = 0.97;
 
 /// The agents, and how the report calls them; the first has the target.
-const AGENTS: [(&str, &[&str]); 3] = [
+const AGENTS: [(&str, &[&str]); 4] = [
     ("defaults", &[]),
-    ("without I/O", &[NO_IO]),
-    ("without the scheduler", &["io.enabled=true", NO_SCHEDULER]),
+    ("I/O alone", &[NO_STDERR, NO_TRACES]),
+    ("traces alone", &[NO_IO, NO_STDERR]),
+    ("neither", &[NO_IO, NO_STDERR, NO_TRACES]),
 ];
 
 /// One run: returns a speed.
@@ -58,7 +59,7 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
          Hz, and a backend on the same machine. dd: 128 MiB at a time, `bs={COPY_BLOCK_BYTES}`; from /dev/zero to /dev/null \
          it does nothing but system calls, which is the worst case and has no target. nginx: one worker, a file of {} bytes, \
          `wrk` with {} connections. PostgreSQL: pgbench with {} clients at scale {}, no wait for the disk. The agent's \
-         defaults have the target; the others: `{NO_IO}`, and `{NO_SCHEDULER}`.\n\n{}",
+         defaults have the target; the others leave out of `{NO_IO}`, `{NO_STDERR}` and `{NO_TRACES}` what they name.\n\n{}",
         seconds(bench.plan.io_run),
         bench.plan.io_rounds,
         nginx::FILE_BYTES,
