@@ -6,6 +6,7 @@ function group(name) {
   if (name ~ /^(container|k8s)_/) return 2
   if (name ~ /^system_/) return 3
   if (name ~ /^(kansoku|process|target)/) return 6
+  if (name ~ /^(http|db|dns|messaging|traces)_/) return 7
   return 1
 }
 function row(name) {
@@ -35,7 +36,8 @@ END {
   titles[1] = "I/O, scheduling, memory, TCP"; titles[2] = "Containers and services, in OpenTelemetry's words"
   titles[3] = "Node, in OpenTelemetry's words"; titles[4] = "Containers, in cAdvisor's words (`prometheus.cadvisor`)"
   titles[5] = "Node, in node_exporter's words (`prometheus.node_exporter`)"; titles[6] = "The agent, and deaths"
-  for (number = 1; number <= 6; number++) {
+  titles[7] = "Requests, and who calls whom (`trace.enabled`)"
+  for (number = 1; number <= 7; number++) {
     printf "\n## %s\n\n| name | type | unit | labels | help |\n| --- | --- | --- | --- | --- |\n", titles[number]
     for (at = 1; at <= total; at++) if (group(names[at]) == number) row(names[at])
   }
