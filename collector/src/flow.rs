@@ -24,6 +24,7 @@ use crate::telemetry::{Metric, Span};
 use budget::Budget;
 use connection::{Connection, Verdict};
 use link::Linker;
+pub use link::Serving;
 use protocol::{Exchange, Output};
 use requests::Requests;
 pub use sampling::SamplingOptions;
@@ -202,6 +203,11 @@ impl Flows {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
         metrics.extend(self.service_map.metrics());
         metrics
+    }
+
+    /// What a thread served from one moment to another, both of `CLOCK_MONOTONIC`.
+    pub fn serving(&self, thread: u32, start_ns: u64, end_ns: u64) -> Serving {
+        self.linker.serving(thread, start_ns, end_ns)
     }
 
     /// Connections that are followed now.

@@ -15,7 +15,7 @@ use collector_common::profile::Sample;
 use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
-use crate::flow::{FlowOptions, Flows};
+use crate::flow::{FlowOptions, Flows, Serving};
 use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -261,11 +261,20 @@ impl Pipeline {
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
         self.tell_metrics(is_last);
+        let offset_ns = clocks().monotonic_to_unix_ns;
         let spans = match &mut self.flows {
-            Some(flows) => flows.flush(clocks().monotonic_to_unix_ns, is_last),
+            Some(flows) => flows.flush(offset_ns, is_last),
             None => Vec::new(),
         };
-        let flush = Flush { window, slow_operations: self.slow_operations.flush(), spans };
+        let flows = &self.flows;
+        let slow_operations = self.slow_operations.flush(is_last, |operation| {
+            let end_ns = operation.time_unix_ns.saturating_sub(offset_ns);
+            let start_ns = end_ns.saturating_sub(operation.duration_ns);
+            flows
+                .as_ref()
+                .map_or(Serving::Nothing, |flows| flows.serving(operation.thread_id, start_ns, end_ns))
+        });
+        let flush = Flush { window, slow_operations, spans };
         let unsent = if is_last {
             self.output.send(flush).err().map(|error| error.0)
         } else {

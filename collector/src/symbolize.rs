@@ -103,7 +103,7 @@ impl Symbolizer {
 
     /// Names the frames of a slow operation.
     pub fn slow_operation(&mut self, pending: PendingOperation) -> SlowOperation {
-        let PendingOperation { mut operation, frames, root } = pending;
+        let PendingOperation { mut operation, frames, root, .. } = pending;
         let thread_name = Arc::clone(&operation.thread_name);
         operation.stack =
             self.locations_of(&operation.process, &operation.subject, &thread_name, &root, frames);

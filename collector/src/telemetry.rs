@@ -20,7 +20,7 @@ pub use histogram::{Exemplar, ExponentialHistogram};
 pub use increments::{Increments, Step};
 pub use metric::{Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary};
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
-pub use span::{Proof, Span, SpanKind, SpanValue};
+pub use span::{Proof, Span, SpanContext, SpanKind, SpanValue};
 
 use crate::identity::Subject;
 
@@ -101,6 +101,8 @@ pub struct SlowOperation {
     pub peer: Option<SocketAddr>,
     /// The user stack, leaf first.
     pub stack: Vec<Arc<Location>>,
+    /// The request that its thread served meanwhile, if that is proven.
+    pub span: Option<SpanContext>,
 }
 
 /// How a process is named in telemetry.

@@ -21,11 +21,17 @@ pub struct Service {
 impl Service {
     /// Starts a script of the workloads; these ports are its further arguments.
     pub fn script(interpreter: &str, script: &str, ports: &[u16]) -> Self {
+        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+        Self::script_with(interpreter, script, &ports)
+    }
+
+    /// Starts a script of the workloads with these arguments behind its port.
+    pub fn script_with(interpreter: &str, script: &str, more: &[&str]) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(script);
         let address = free_address();
-        let mut arguments = vec![path.display().to_string(), address.port().to_string()];
-        arguments.extend(ports.iter().map(ToString::to_string));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (path, port) = (path.display().to_string(), address.port().to_string());
+        let arguments = [&[&*path, &*port], more].concat();
         Self::start(interpreter, interpreter, address, &arguments)
     }
 

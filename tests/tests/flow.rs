@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tests::agent::{Agent, Finished, STOP_MAX, run_to_end};
 use tests::nginx::Nginx;
 use tests::postgres::Postgres;
@@ -14,6 +15,7 @@ use tests::receiver::{Behaviour, Protocol, Receiver};
 use tests::services::Service;
 use tests::spans::{self, Span};
 use tests::tools;
+use tests::workload::utf8;
 
 /// Nothing of a test is left out.
 const KEEP_ALL: [&str; 3] = [
@@ -278,6 +280,37 @@ fn where_the_time_went() {
         assert!((sum - span.seconds()).abs() < 1e-3, "{name}: {times:?} of {} s", span.seconds());
         let most = times.iter().max_by(|one, other| one.1.total_cmp(other.1)).map(|(part, _)| *part);
         assert_eq!(most, Some(part), "{name}: {times:?}");
+    }
+}
+
+/// A slow operation names the request that it was done for.
+#[test]
+fn a_slow_operation_knows_its_request() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("written");
+    let service = Service::script_with("python3", "times.py", &[utf8(&file)]);
+    let receiver = Receiver::start(Protocol::Http, Behaviour::Accept);
+    let [endpoint, protocol] = receiver.variables();
+    let variables = [(&*endpoint.0, &*endpoint.1), (&*protocol.0, &*protocol.1)];
+    let settings = ["--set", "profile.window_ms=500", "--set", "io.slow_ms=1"];
+    let agent = Agent::run(&settings, &variables);
+    curl(&[&format!("http://{}/disk", service.address())]);
+    std::thread::sleep(Duration::from_secs(2));
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+    let spans = spans::of_requests(&receiver.traces());
+    let server = at(&spans, service.address(), false);
+    let [server] = server[..] else { panic!("one request: {server:?}") };
+    let logs = receiver.logs();
+    let records = logs.iter().flat_map(|request| &request.resource_logs);
+    let records = records.flat_map(|resource| &resource.scope_logs).flat_map(|scope| &scope.log_records);
+    let of_file = records.filter(|record| {
+        record.event_name == "kansoku.io.slow" && format!("{:?}", record.attributes).contains("written")
+    });
+    let named: Vec<_> = of_file.map(|record| (&record.trace_id, &record.span_id)).collect();
+    assert!(!named.is_empty(), "16 MiB reach no disk in a millisecond");
+    for ids in named {
+        assert_eq!(ids, (&server.trace_id, &server.id));
     }
 }
 

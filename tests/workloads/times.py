@@ -1,5 +1,6 @@
-"""A service with one thread that spends its time in a way that the path names, 60 ms each. `times.py PORT`"""
+"""A service with one thread that spends its time in a way that the path names, 60 ms each but `/disk`. `times.py PORT [FILE]`"""
 import http.server
+import os
 import socket
 import sys
 import threading
@@ -32,7 +33,15 @@ def wait_for_network():
         each.close()
 
 
-WAYS = {"/cpu": burn, "/sleep": lambda: time.sleep(SECONDS), "/lock": wait_for_lock, "/network": wait_for_network}
+def write_to_disk():
+    with open(sys.argv[2] if len(sys.argv) > 2 else "/dev/null", "wb") as file:
+        for _ in range(16):
+            file.write(os.urandom(1 << 20))
+            file.flush()
+        os.fsync(file.fileno())
+
+
+WAYS = {"/cpu": burn, "/sleep": lambda: time.sleep(SECONDS), "/lock": wait_for_lock, "/network": wait_for_network, "/disk": write_to_disk}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -51,6 +51,8 @@ fn log_record(operation: &SlowOperation) -> LogRecord {
         body: Some(AnyValue { value: Some(Value::StringValue(summary(operation))) }),
         attributes: attributes(operation),
         event_name: EVENT_NAME.to_owned(),
+        trace_id: operation.span.map(|span| span.trace_id.to_vec()).unwrap_or_default(),
+        span_id: operation.span.map(|span| span.span_id.to_vec()).unwrap_or_default(),
         ..LogRecord::default()
     }
 }
@@ -121,6 +123,7 @@ mod tests {
             local: None,
             peer: peer.map(|peer| peer.parse().expect("an address")),
             stack: Vec::new(),
+            span: None,
         }
     }
 

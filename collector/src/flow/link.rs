@@ -16,7 +16,7 @@ use super::requests::{Requests, SeriesId};
 use super::sampling::Sampler;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::telemetry::{Proof, Span, SpanKind};
+use crate::telemetry::{Proof, Span, SpanContext, SpanKind};
 
 /// How long a span waits for the other end of its connection, which tells of the exchange when it has read the response.
 const OTHER_END_NS: u64 = 1_000_000_000;
@@ -24,8 +24,8 @@ const OTHER_END_NS: u64 = 1_000_000_000;
 /// How long a span waits while its thread still serves the request that may have caused it.
 const PARENT_NS: u64 = 30_000_000_000;
 
-/// How long settled spans can become parents.
-const KEEP_SETTLED_NS: u64 = 5_000_000_000;
+/// How long settled spans can become parents, or be named by what happened in them.
+const KEEP_SETTLED_NS: u64 = 15_000_000_000;
 
 /// Spans that wait, and that are settled and not taken yet.
 const WAITING_MAX: usize = 16_384;
@@ -98,6 +98,26 @@ enum Parent {
     /// It may come yet.
     Later,
     /// There is none.
+    None,
+}
+
+/// What a thread served at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// This request, and nothing else.
+    Known(SpanContext),
+    /// It may be known once the request that goes on has ended.
+    Later,
+    /// Nothing, or nothing that can be proven.
+    Nothing,
+}
+
+/// The requests that a thread served at some time.
+enum Around<'a> {
+    One(&'a Served),
+    /// Several, or one that does not go around it or proves nothing.
+    Unproven,
+    /// None that ended; one may go on.
     None,
 }
 
@@ -185,6 +205,21 @@ impl Linker {
         self.serving.entry(thread).or_default().insert(connection.ends);
     }
 
+    /// What a thread served from one moment to another.
+    pub fn serving(&self, thread: u32, start_ns: u64, end_ns: u64) -> Serving {
+        match self.around(thread, start_ns, end_ns) {
+            Around::One(served) => match self.settled.get(&served.wire) {
+                Some(Settled { trace_id, span_id, is_sampled: true, .. }) => {
+                    Serving::Known(SpanContext { trace_id: *trace_id, span_id: *span_id })
+                }
+                Some(_) => Serving::Nothing,
+                None => Serving::Later,
+            },
+            Around::None if self.is_serving_one(thread) => Serving::Later,
+            Around::Unproven | Around::None => Serving::Nothing,
+        }
+    }
+
     /// Takes a span that ended.
     pub fn add(&mut self, waiting: Waiting) {
         if self.waiting.len() >= WAITING_MAX {
@@ -202,11 +237,7 @@ impl Linker {
 
     /// Settles what can be, and forgets what is old.
     pub fn turn(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) {
-        for _ in 0..PASSES_MAX {
-            if !self.pass(now_ns, sampler, requests) {
-                break;
-            }
-        }
+        self.settle_waiting(now_ns, sampler, requests);
         while let Some(&(end_ns, wire)) = self.ages.front()
             && end_ns + KEEP_SETTLED_NS <= now_ns
         {
@@ -223,7 +254,15 @@ impl Linker {
 
     /// Settles everything: what has no parent by now gets none.
     pub fn settle_all(&mut self, sampler: &Sampler, requests: &mut Requests) {
-        self.turn(u64::MAX / 2, sampler, requests);
+        self.settle_waiting(u64::MAX, sampler, requests);
+    }
+
+    fn settle_waiting(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) {
+        for _ in 0..PASSES_MAX {
+            if !self.pass(now_ns, sampler, requests) {
+                break;
+            }
+        }
     }
 
     /// The settled spans.
@@ -279,35 +318,43 @@ impl Linker {
     /// The one request that the thread served from before the span's start until after its end.
     fn parent_by_thread(&self, waiting: &Waiting, age_ns: u64, awaited: &HashSet<Wire>) -> Parent {
         let place = &waiting.place;
-        if !self.counts_polls || !place.is_of_one_thread || place.has_polled {
+        if !place.is_of_one_thread || place.has_polled {
             return Parent::None;
         }
-        let served = self.served.get(&place.thread);
-        let at_once =
-            |served: &&Served| served.place.start_ns <= place.end_ns && served.place.end_ns >= place.start_ns;
-        let mut around = served.into_iter().flatten().filter(at_once);
-        match (around.next(), around.next()) {
-            (Some(only), None) => {
-                let parent = &only.place;
-                let is_proven = parent.is_of_one_thread
-                    && !parent.has_polled
-                    && parent.start_ns <= place.start_ns
-                    && place.end_ns <= parent.end_ns;
-                if !is_proven {
-                    return Parent::None;
-                }
-                match self.settled.get(&only.wire) {
-                    Some(settled) => Parent::Found(*settled, Proof::Thread),
-                    None if awaited.contains(&only.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
-                    None => Parent::None,
-                }
-            }
-            (Some(_), Some(_)) => Parent::None,
-            (None, _) => {
-                let serves = self.serving.get(&place.thread).is_some_and(|ends| ends.len() == 1);
-                if serves && age_ns < PARENT_NS { Parent::Later } else { Parent::None }
-            }
+        match self.around(place.thread, place.start_ns, place.end_ns) {
+            Around::One(served) => match self.settled.get(&served.wire) {
+                Some(settled) => Parent::Found(*settled, Proof::Thread),
+                None if awaited.contains(&served.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
+                None => Parent::None,
+            },
+            Around::None if self.is_serving_one(place.thread) && age_ns < PARENT_NS => Parent::Later,
+            Around::Unproven | Around::None => Parent::None,
         }
+    }
+
+    /// The one request that a thread served around some time.
+    fn around(&self, thread: u32, start_ns: u64, end_ns: u64) -> Around<'_> {
+        if !self.counts_polls {
+            return Around::Unproven;
+        }
+        let at_once = |served: &&Served| served.place.start_ns <= end_ns && served.place.end_ns >= start_ns;
+        let mut around = self.served.get(&thread).into_iter().flatten().filter(at_once);
+        match (around.next(), around.next()) {
+            (None, _) => Around::None,
+            (Some(only), None) => {
+                let place = &only.place;
+                let is_proven = place.is_of_one_thread
+                    && !place.has_polled
+                    && place.start_ns <= start_ns
+                    && end_ns <= place.end_ns;
+                if is_proven { Around::One(only) } else { Around::Unproven }
+            }
+            (Some(_), Some(_)) => Around::Unproven,
+        }
+    }
+
+    fn is_serving_one(&self, thread: u32) -> bool {
+        self.serving.get(&thread).is_some_and(|connections| connections.len() == 1)
     }
 
     fn settle(
@@ -509,6 +556,26 @@ mod tests {
         // An event loop.
         let looped = [Side { polls: true, ..served() }, client("c", 2, 8, (3, 10))];
         check(true, &looped, &[("b", "-"), ("c", "-")]);
+    }
+
+    #[test]
+    fn what_happens_in_a_request_names_it() {
+        let mut linker = Linker::new(true, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
+        let ms = 1_000_000;
+        assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Nothing);
+        let server = waiting(&server("b", 1, 8, (1, 19)), None);
+        linker.serving.entry(8).or_default().insert(server.wire.ends);
+        assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
+        linker.serving.clear();
+        linker.add(server);
+        assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
+        linker.settle_all(&sampler, &mut Requests::new(0));
+        let span = linker.spans[0].clone();
+        let known = SpanContext { trace_id: span.trace_id, span_id: span.span_id };
+        assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Known(known));
+        assert_eq!(linker.serving(9, 3 * ms, 5 * ms), Serving::Nothing);
+        assert_eq!(linker.serving(8, 3 * ms, 25 * ms), Serving::Nothing);
     }
 
     #[test]

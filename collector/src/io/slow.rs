@@ -10,6 +10,7 @@ use collector_common::io::SlowRecord;
 
 use super::metrics::{descriptor, error_class, operation};
 use crate::arch::is_user_code_address;
+use crate::flow::Serving;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::{Process, comm};
 use crate::profile::{Frame, called_from};
@@ -31,6 +32,8 @@ pub struct PendingOperation {
     pub frames: Vec<Frame>,
     /// Where the files of the process's container lie on the host.
     pub root: Arc<[PathBuf]>,
+    /// Whether it waited for its span for a window already.
+    has_waited: bool,
 }
 
 /// The slow operations of the window that is being filled.
@@ -72,16 +75,36 @@ impl SlowOperations {
                 local,
                 peer,
                 stack: Vec::new(),
+                span: None,
             },
+            has_waited: false,
             frames: frames.collect(),
             root: Arc::clone(&process.root),
         });
         self.ledger.represented(Signal::SlowOperation, 1);
     }
 
-    /// Ends the window.
-    pub fn flush(&mut self) -> Vec<PendingOperation> {
-        std::mem::take(&mut self.waiting)
+    /// Ends the window. `span_of` tells the request that a thread served from one moment to another; where it cannot tell yet,
+    /// the operation waits for one more window, unless this is the last one.
+    pub fn flush(
+        &mut self,
+        is_last: bool,
+        mut span_of: impl FnMut(&SlowOperation) -> Serving,
+    ) -> Vec<PendingOperation> {
+        let mut ready = Vec::new();
+        for mut pending in std::mem::take(&mut self.waiting) {
+            match span_of(&pending.operation) {
+                Serving::Later if !pending.has_waited && !is_last => {
+                    pending.has_waited = true;
+                    self.waiting.push(pending);
+                    continue;
+                }
+                Serving::Known(span) => pending.operation.span = Some(span),
+                Serving::Later | Serving::Nothing => {}
+            }
+            ready.push(pending);
+        }
+        ready
     }
 }
 

@@ -44,6 +44,15 @@ pub enum Proof {
     Thread,
 }
 
+/// Which span something else happened in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The span.
+    pub span_id: [u8; 8],
+}
+
 /// A span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
