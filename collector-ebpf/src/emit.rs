@@ -70,31 +70,31 @@ pub fn process_record<T>(record: &T) {
 /// `fill` must write the head and every field whose bytes mean something; the rest is what an older record left.
 #[inline(always)]
 pub fn process_record_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    in_place(&PROCESS_RING, Signal::Process, fill);
+    let _counted = in_place(&PROCESS_RING, Signal::Process, fill);
 }
 
 /// Sends a death, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn death_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    in_place(&CRASH_RING, Signal::Crash, fill);
+    let _counted = in_place(&CRASH_RING, Signal::Crash, fill);
 }
 
 /// Sends the details of a fatal signal, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    in_place(&DETAIL_RING, Signal::CrashDetail, fill);
+    let _counted = in_place(&DETAIL_RING, Signal::CrashDetail, fill);
 }
 
 /// Sends a slow operation, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    in_place(&SLOW_RING, Signal::SlowOperation, fill);
+    let _counted = in_place(&SLOW_RING, Signal::SlowOperation, fill);
 }
 
-/// Sends what was seen of a connection, as [`process_record_in_place`] does.
+/// Sends what was seen of a connection, as [`process_record_in_place`] does; whether there was room.
 #[inline(always)]
-pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    in_place(&FLOW_RING, Signal::Flow, fill);
+pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
+    in_place(&FLOW_RING, Signal::Flow, fill)
 }
 
 /// Sends a detail that stands in a map.
@@ -120,14 +120,18 @@ pub unsafe fn detail<T>(record: *const T) {
 }
 
 #[inline(always)]
-fn in_place<T: 'static>(ring: &'static RingBuf, signal: Signal, fill: impl FnOnce(*mut T)) {
+fn in_place<T: 'static>(ring: &'static RingBuf, signal: Signal, fill: impl FnOnce(*mut T)) -> bool {
     count(signal, KernelCounter::Seen);
     match ring.reserve::<T>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+            true
         }
-        None => count(signal, KernelCounter::RingFull),
+        None => {
+            count(signal, KernelCounter::RingFull);
+            false
+        }
     }
 }
 

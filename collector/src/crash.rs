@@ -20,7 +20,7 @@ mod summary;
 mod unwind;
 pub mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -35,6 +35,7 @@ pub use report::Reporter;
 
 use crate::dump::socket::Outcomes;
 use crate::dump::{DumpKind, Policies, service};
+use crate::flow::Serving;
 use crate::identity::Key;
 use crate::kernel::{CgroupMount, StderrTails, Tail};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -63,6 +64,13 @@ pub struct CrashOptions {
     pub policies: Policies,
 }
 
+/// How long a death waits for the end of the request that its thread served: its sockets close with it, and the other end of
+/// the connection notices.
+const SPAN_WAIT_NS: u64 = 400_000_000;
+
+/// Deaths that wait so.
+const UNSENT_MAX: usize = 64;
+
 /// The signal's state in the pipeline.
 pub struct Crashes {
     options: CrashOptions,
@@ -72,6 +80,8 @@ pub struct Crashes {
     cgroup_mount: Option<CgroupMount>,
     cgroup_memory: CgroupMemoryFiles,
     output: SyncSender<Box<Death>>,
+    /// Deaths that wait for the request that was served, since when.
+    unsent: VecDeque<(u64, Box<Death>)>,
     page_bytes: u64,
     hasher: RandomState,
     ledger: Arc<Ledger>,
@@ -109,6 +119,7 @@ impl Crashes {
             cgroup_mount: CgroupMount::find(),
             cgroup_memory: CgroupMemoryFiles::find(),
             output,
+            unsent: VecDeque::new(),
             page_bytes: procfs::page_size(),
             hasher: RandomState::new(),
             ledger,
@@ -170,10 +181,23 @@ impl Crashes {
         self.pass(key, death, record.head.time_ns);
     }
 
-    /// Lets out what the limits held back and forgets what waited too long; at the stop (`u64::MAX`) all of it.
-    pub fn turn(&mut self, now_ns: u64) {
+    /// Lets out what the limits held back and forgets what waited too long; at the stop (`u64::MAX`) all of it. `serving` tells
+    /// what a thread served at a moment.
+    pub fn turn(&mut self, now_ns: u64, serving: impl Fn(u32, u64) -> Serving) {
         for (mut death, suppressed) in self.limiter.take_due(now_ns) {
             death.suppressed = suppressed;
+            self.unsent.push_back((now_ns, death));
+        }
+        for (since_ns, mut death) in std::mem::take(&mut self.unsent) {
+            let (thread, time_ns) = death.thread_at();
+            match serving(thread, time_ns) {
+                Serving::Later if now_ns.saturating_sub(since_ns) < SPAN_WAIT_NS => {
+                    self.unsent.push_back((since_ns, death));
+                    continue;
+                }
+                Serving::Known(span) => death.span = Some(span),
+                Serving::Later | Serving::Nothing => {}
+            }
             self.send(death);
         }
         let ledger = &self.ledger;
@@ -298,7 +322,12 @@ impl Crashes {
             Passage::Passes(mut death) => {
                 let path = self.cgroup_mount.as_ref().and_then(|mount| mount.path_of(death.task.cgroup_id));
                 death.set_cgroup_memory(path.and_then(|path| self.cgroup_memory.read(&path)));
-                self.send(death);
+                // A storm of deaths waits for nothing.
+                if self.unsent.len() < UNSENT_MAX {
+                    self.unsent.push_back((now_ns, death))
+                } else {
+                    self.send(death)
+                }
             }
             Passage::Held { replaced: true } | Passage::Refused => {
                 self.ledger.lost(Signal::Crash, LossReason::CrashRateLimited, 1);

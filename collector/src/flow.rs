@@ -81,16 +81,21 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// None yet. `start_unix_ns` is when the counting begins.
-    pub fn new(options: &FlowOptions, start_unix_ns: u64, ledger: Arc<Ledger>) -> Self {
+    /// None yet. `now_unix_ns` is now, and `monotonic_to_unix_ns` how far the kernel's clock is from that.
+    pub fn new(
+        options: &FlowOptions,
+        now_unix_ns: u64,
+        monotonic_to_unix_ns: u64,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             connections: HashMap::new(),
             linker: Linker::new(options.counts_polls, Arc::clone(&ledger)),
             budget: Budget::new(options.exchanges_per_second_max),
             skip_share: 0,
             exchanges: 0,
-            requests: Requests::new(start_unix_ns),
-            service_map: ServiceMap::new(start_unix_ns),
+            requests: Requests::new(monotonic_to_unix_ns),
+            service_map: ServiceMap::new(now_unix_ns),
             sampler: Sampler::new(options.sampling.clone()),
             decisions: Vec::new(),
             output: Output::default(),
@@ -132,11 +137,6 @@ impl Flows {
         let verdict = connection.take(message, &mut self.output);
         self.linker.on_message(connection, message);
         let lost = connection.take_lost_exchanges();
-        self.exchanges += lost;
-        if lost > 0 {
-            self.ledger.seen(Signal::Span, lost);
-            self.ledger.lost(Signal::Span, LossReason::RingFull, lost);
-        }
         match verdict {
             Verdict::Wait => {}
             Verdict::Want { sent_bytes, received_bytes } => {
@@ -144,15 +144,18 @@ impl Flows {
                 self.decisions.push(Decision { connection, sent_bytes, received_bytes });
             }
         }
-        self.settle_output(message.head.connection);
+        self.count_lost(lost);
+        self.settle_output(message.head.connection, message.head.head.time_ns);
     }
 
     /// A connection ended.
     pub fn on_close(&mut self, record: &CloseRecord) {
         self.ledger.represented(Signal::Flow, 1);
         if let Some(connection) = self.connections.get_mut(&record.connection) {
-            connection.finish(record.head.time_ns, &mut self.output);
-            self.settle_output(record.connection);
+            connection.end(record, &mut self.output);
+            let lost = connection.take_lost_exchanges();
+            self.count_lost(lost);
+            self.settle_output(record.connection, record.head.time_ns);
         }
         if let Some(connection) = self.connections.remove(&record.connection) {
             self.linker.on_close(&connection);
@@ -165,6 +168,7 @@ impl Flows {
         self.linker.turn(now_ns, &self.sampler, &mut self.requests);
         if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
             self.sweep_ns = now_ns;
+            self.requests.sweep(now_ns);
             self.sweep(now_ns);
         }
     }
@@ -191,7 +195,7 @@ impl Flows {
                 if let Some(connection) = self.connections.get_mut(&number) {
                     connection.abandon(&mut self.output);
                 }
-                self.settle_output(number);
+                self.settle_output(number, 0);
             }
             self.linker.settle_all(&self.sampler, &mut self.requests);
         }
@@ -220,8 +224,18 @@ impl Flows {
         self.connections.is_empty()
     }
 
+    /// Counts exchanges of which nothing came out of the ring.
+    fn count_lost(&mut self, lost: u64) {
+        self.exchanges += lost;
+        if lost > 0 {
+            self.ledger.seen(Signal::Span, lost);
+            self.ledger.lost(Signal::Span, LossReason::RingFull, lost);
+        }
+    }
+
     /// Counts the exchanges that a parser gave, and hands on those whose spans are wanted.
-    fn settle_output(&mut self, number: u64) {
+    /// `now_ns` is when those without a response were given up.
+    fn settle_output(&mut self, number: u64, now_ns: u64) {
         let Output { abandoned, rejected, .. } = self.output;
         self.output.abandoned = 0;
         self.output.rejected = 0;
@@ -238,10 +252,11 @@ impl Flows {
         self.exchanges += exchanges.len() as u64;
         if let Some(connection) = self.connections.get_mut(&number) {
             for exchange in exchanges.drain(..) {
-                observe_edge(connection, &exchange, &mut self.service_map, &self.linker);
+                observe_edge(connection, &exchange, now_ns, &mut self.service_map, &self.linker);
                 settle(
                     connection,
                     exchange,
+                    now_ns,
                     &mut self.requests,
                     &mut self.sampler,
                     &mut self.linker,
@@ -266,7 +281,7 @@ impl Flows {
             if let Some(connection) = self.connections.get_mut(&number) {
                 connection.finish(now_ns, &mut self.output);
             }
-            self.settle_output(number);
+            self.settle_output(number, now_ns);
             if let Some(connection) = self.connections.remove(&number) {
                 self.linker.on_close(&connection);
             }
@@ -275,7 +290,13 @@ impl Flows {
 }
 
 /// Counts an exchange by who called whom, once: at the client's end if that is on this node.
-fn observe_edge(connection: &mut Connection, exchange: &Exchange, map: &mut ServiceMap, linker: &Linker) {
+fn observe_edge(
+    connection: &mut Connection,
+    exchange: &Exchange,
+    ended_ns: u64,
+    map: &mut ServiceMap,
+    linker: &Linker,
+) {
     let ends = describe::client_first(connection);
     let is_client = describe::is_client(connection.side(exchange.pattern));
     let other = linker.service_at(&connection.ends.reversed());
@@ -293,13 +314,14 @@ fn observe_edge(connection: &mut Connection, exchange: &Exchange, map: &mut Serv
         map.edge(Edge { client, server, connection_type })
     });
     let has_failed = exchange.failure.as_ref().is_some_and(|failure| failure.is_servers);
-    map.observe(edge, has_failed, duration_ns(exchange) as f64 / 1e9);
+    map.observe(edge, has_failed, duration_ns(exchange, ended_ns) as f64 / 1e9);
 }
 
 /// One exchange: always in the metrics, and a span if the sampler lets it.
 fn settle(
     connection: &mut Connection,
     exchange: Exchange,
+    ended_ns: u64,
     requests: &mut Requests,
     sampler: &mut Sampler,
     linker: &mut Linker,
@@ -308,11 +330,11 @@ fn settle(
     ledger.seen(Signal::Span, 1);
     ledger.decoded(Signal::Span, 1);
     let side = connection.side(exchange.pattern);
-    let series = requests.observe(connection, &exchange, side);
-    let must_stay = sampler.must_stay(&exchange);
-    if !sampler.wants(connection, &exchange) {
+    let series = requests.observe(connection, &exchange, side, ended_ns);
+    let must_stay = sampler.must_stay(&exchange, ended_ns);
+    if !sampler.wants(connection, &exchange, must_stay) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
-    let waiting = describe::span(connection, exchange, side, series, must_stay);
+    let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns);
     linker.add(waiting);
 }

@@ -120,7 +120,9 @@ impl Pipeline {
         let now_ns = monotonic_ns();
         let mut processes = ProcessTable::new(kernel.has_sideband(), Arc::clone(&ledger));
         processes.backfill();
-        let flows = options.flows.as_ref().map(|flows| Flows::new(flows, unix_ns(), Arc::clone(&ledger)));
+        let offset_ns = clocks().monotonic_to_unix_ns;
+        let flows = options.flows.as_ref();
+        let flows = flows.map(|flows| Flows::new(flows, unix_ns(), offset_ns, Arc::clone(&ledger)));
         Self {
             inbox: Inbox::default(),
             processes,
@@ -153,9 +155,7 @@ impl Pipeline {
         std::thread::sleep(SETTLE);
         while self.drain(u64::MAX) {}
         while self.drain_flows().1 {}
-        if let Some(crashes) = &mut self.crashes {
-            crashes.turn(u64::MAX);
-        }
+        self.tell_deaths(u64::MAX);
         self.tell_placements();
         self.flush(monotonic_ns(), true);
     }
@@ -178,9 +178,7 @@ impl Pipeline {
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
         }
-        if let Some(crashes) = &mut self.crashes {
-            crashes.turn(now_ns);
-        }
+        self.tell_deaths(now_ns);
         if now_ns.saturating_sub(self.reap_ns) >= REAP_NS {
             self.reap_ns = now_ns;
             self.processes.reap(now_ns);
@@ -190,6 +188,16 @@ impl Pipeline {
             self.flush(now_ns, false);
         }
         if flow_bytes >= BUSY_BYTES { BUSY_TURN } else { TURN }
+    }
+
+    /// Sends deaths on, with the request that was served where it is known.
+    fn tell_deaths(&mut self, now_ns: u64) {
+        let Self { crashes, flows, .. } = self;
+        if let Some(crashes) = crashes {
+            crashes.turn(now_ns, |thread, time_ns| {
+                flows.as_ref().map_or(Serving::Nothing, |flows| flows.serving(thread, time_ns, time_ns))
+            });
+        }
     }
 
     /// Takes what was said over connections, once the processes are known that said it.

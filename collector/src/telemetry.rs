@@ -20,7 +20,7 @@ pub use histogram::{Exemplar, ExponentialHistogram};
 pub use increments::{Increments, Step};
 pub use metric::{Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary};
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
-pub use span::{Proof, Span, SpanContext, SpanKind, SpanValue};
+pub use span::{Proof, Span, SpanContext, SpanKind, SpanValue, hexadecimal};
 
 use crate::identity::Subject;
 

@@ -117,7 +117,8 @@ fn nginx_and_curl() {
     }
 }
 
-/// What wrk asked as fast as it could is seen at both ends, or counted as lost, to the last one.
+/// What wrk asked as fast as it could is seen at both ends or counted as lost: to the last one, unless the ring overflowed. Then
+/// how many exchanges a hole held is known by turns of direction but for its edges, where a connection's end can be lost too.
 #[test]
 fn every_request_of_a_full_load() {
     for (connections, budget) in [(1, "1000000000"), (50, "1000000000"), (50, "2000")] {
@@ -135,7 +136,11 @@ fn every_request_of_a_full_load() {
         let account = books.of("span");
         println!("{connections} connections, {budget}: wrk {load:?}, nginx {served}, {account:?}");
         // The question for the first count is an exchange too, and is not in the difference.
-        assert_eq!(account.seen, 2 * (served + 1), "both ends of {served} requests");
+        let difference = account.seen.abs_diff(2 * (served + 1));
+        assert!(
+            difference * 20 <= account.lost_as("ring_full"),
+            "both ends of {served}: {difference} differ"
+        );
     }
 }
 
@@ -312,6 +317,40 @@ fn a_slow_operation_knows_its_request() {
     for ids in named {
         assert_eq!(ids, (&server.trace_id, &server.id));
     }
+}
+
+/// A crash names the request that its thread served, at the backend and in the spool.
+#[test]
+fn a_crash_knows_its_request() {
+    let service = Service::script("python3", "times.py", &[]);
+    let spool = TempDir::new().expect("a temporary directory");
+    let receiver = Receiver::start(Protocol::Http, Behaviour::Accept);
+    let [endpoint, protocol] = receiver.variables();
+    let variables = [(&*endpoint.0, &*endpoint.1), (&*protocol.0, &*protocol.1)];
+    let spool_setting = format!("crash.spool={}", utf8(spool.path()));
+    let settings = ["--set", "profile.window_ms=500", "--set", &spool_setting];
+    let agent = Agent::run(&settings, &variables);
+    let url = format!("http://{}/crash", service.address());
+    let curl = std::process::Command::new("curl").args(["-s", &url]).status().expect("curl starts");
+    assert!(!curl.success(), "nobody answers");
+    std::thread::sleep(Duration::from_secs(3));
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+    let spans = spans::of_requests(&receiver.traces());
+    let servers = at(&spans, service.address(), false);
+    let [server] = servers[..] else { panic!("one request: {servers:?}") };
+    assert_eq!((&*server.name, server.attribute("error.type")), ("GET /crash", "no_response"));
+    let logs = receiver.logs();
+    let records = logs.iter().flat_map(|request| &request.resource_logs);
+    let mut records = records.flat_map(|resource| &resource.scope_logs).flat_map(|scope| &scope.log_records);
+    let record = records.find(|record| record.severity_text == "FATAL").expect("the crash is told");
+    assert_eq!((&record.trace_id, &record.span_id), (&server.trace_id, &server.id));
+    let client = at(&spans, service.address(), true);
+    assert_eq!(client.first().map(|client| &client.trace_id), Some(&server.trace_id));
+    let files = std::fs::read_dir(spool.path()).expect("the spool").flatten();
+    let texts: String = files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
+    let digits: String = server.id.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(texts.contains(&digits), "{texts}");
 }
 
 /// Metrics have all requests, whatever the sampling leaves of the spans.

@@ -1,4 +1,5 @@
 """A service with one thread that spends its time in a way that the path names, 60 ms each but `/disk`. `times.py PORT [FILE]`"""
+import ctypes
 import http.server
 import os
 import socket
@@ -41,7 +42,11 @@ def write_to_disk():
         os.fsync(file.fileno())
 
 
-WAYS = {"/cpu": burn, "/sleep": lambda: time.sleep(SECONDS), "/lock": wait_for_lock, "/network": wait_for_network, "/disk": write_to_disk}
+def crash():
+    ctypes.string_at(0)
+
+
+WAYS = {"/cpu": burn, "/sleep": lambda: time.sleep(SECONDS), "/lock": wait_for_lock, "/network": wait_for_network, "/disk": write_to_disk, "/crash": crash}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

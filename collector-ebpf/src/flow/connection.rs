@@ -25,6 +25,10 @@ use crate::{emit, task};
 /// `tcp_sock.total_retrans`
 #[unsafe(no_mangle)]
 static TCP_TOTAL_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// CPUs that the kernel may have.
+#[unsafe(no_mangle)]
+static CPUS: Global<u32> = Global::new(1);
+
 /// `IPPROTO_TCP`, `IPPROTO_UDP`
 const TCP: u16 = 6;
 const UDP: u16 = 17;
@@ -173,9 +177,8 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
         if (*connection).tgid == tgid {
             return;
         }
-        (&raw mut (*connection).tgid).write(tgid);
         (&raw mut (*connection).wire).write(ends::wire(sock));
-        emit::flow_in_place(|record: *mut OpenRecord| {
+        let is_told = emit::flow_in_place(|record: *mut OpenRecord| {
             (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
             (&raw mut (*record).task).write(task::current());
             (&raw mut (*record).connection).write((*connection).number);
@@ -185,6 +188,10 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
             (&raw mut (*record).role).write((*connection).role);
             (&raw mut (*record).padding).write(0);
         });
+        // What found no room is told with the next message.
+        if is_told {
+            (&raw mut (*connection).tgid).write(tgid);
+        }
     }
 }
 
@@ -206,8 +213,8 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         if is_turn {
             (&raw mut (*connection).last_way).write(way as u32);
             (&raw mut (*connection).batch).write(0);
-            if is_decided && limit != 0 && begins_exchange((*connection).role, way) {
-                let is_skipping = is_over_budget((*connection).wire, position);
+            if begins_exchange((*connection).role, way) {
+                let is_skipping = is_decided && limit != 0 && is_over_budget((*connection).wire, position);
                 (&raw mut (*connection).is_skipping).write(is_skipping as u32);
             }
         } else {
@@ -331,7 +338,7 @@ unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role, begun_ns: u6
     }
 }
 
-/// A number that no other connection has: the low bits count on, so that neighbours have places of their own.
+/// A number that no other connection has. CPUs take turns, so that each of the last connections has a place of its own.
 #[inline(always)]
 fn new_number() -> u64 {
     let Some(counter) = NUMBERED.get_ptr_mut(0) else { return 0 };
@@ -339,14 +346,14 @@ fn new_number() -> u64 {
     unsafe {
         let count = (*counter).wrapping_add(1);
         counter.write(count);
-        count << 10 | u64::from(bpf_get_smp_processor_id() & 0x3ff)
+        count.wrapping_mul(u64::from(CPUS.load())).wrapping_add(u64::from(bpf_get_smp_processor_id()))
     }
 }
 
 #[inline(always)]
 fn close(sock: *const c_void, last_state: i32) {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
-    emit::flow_in_place(|record: *mut CloseRecord| {
+    let _counted = emit::flow_in_place(|record: *mut CloseRecord| {
         // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
         unsafe {
             (&raw mut (*record).head).write(task::head(Kind::Close, size_of::<CloseRecord>() as u32));

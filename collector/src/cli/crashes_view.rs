@@ -335,6 +335,9 @@ fn files(page: &mut Page, record: &CrashRecord) {
         let cut = if dump.is_truncated { ", cut to stay under the size cap" } else { "" };
         page.entry(&dump.format, &format!("{} ({}{cut})", dump.path, size(dump.bytes)));
     }
+    if let Some(span) = &record.span {
+        page.entry("trace", &format!("{}, span {}", span.trace_id, span.span_id));
+    }
     page.entry("fingerprint", &record.fingerprint);
     page.entry("id", &record.id);
 }

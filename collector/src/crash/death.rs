@@ -15,7 +15,7 @@ use crate::arch;
 use crate::identity::Subject;
 use crate::kernel::Tail;
 use crate::process::{CodeMap, Process};
-use crate::telemetry::ProcessName;
+use crate::telemetry::{ProcessName, SpanContext};
 
 /// A fault that was handled longer ago than this before the end is not its cause. A JVM writes its report in between.
 const HANDLED_FAULT_AGE_NS_MAX: u64 = 30_000_000_000;
@@ -88,6 +88,8 @@ pub struct Death {
     pub suppressed: u64,
     /// Whether the limits cost it its details.
     pub is_reduced: bool,
+    /// The request that its thread served, if that is proven.
+    pub span: Option<SpanContext>,
 }
 
 impl Detail {
@@ -112,6 +114,14 @@ impl Detail {
 }
 
 impl Death {
+    /// The thread that took the signal, or the last one to end, and when that was: `CLOCK_MONOTONIC`.
+    pub fn thread_at(&self) -> (u32, u64) {
+        match self.detail.fault() {
+            Some(fault) => (fault.task.tid, fault.head.time_ns),
+            None => (self.task.tid, self.time_unix_ns.saturating_sub(self.clocks.monotonic_to_unix_ns)),
+        }
+    }
+
     /// Puts together what is known in the pipeline.
     #[expect(clippy::too_many_arguments, reason = "each is another source, and this is where they meet")]
     pub fn new(
@@ -154,6 +164,7 @@ impl Death {
             cgroup_memory: None,
             tail,
             suppressed: 0,
+            span: None,
             is_reduced: false,
         }
     }

@@ -59,6 +59,18 @@ pub struct CrashRecord {
     pub dump: Option<DumpFile>,
     /// What is missing, and why.
     pub incomplete: Vec<String>,
+    /// The request that the thread served when it died.
+    #[serde(default)]
+    pub span: Option<SpanInfo>,
+}
+
+/// A span, lower-case hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanInfo {
+    /// The trace, 32 digits.
+    pub trace_id: String,
+    /// The span, 16 digits.
+    pub span_id: String,
 }
 
 /// What kind of death.

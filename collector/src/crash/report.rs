@@ -13,8 +13,8 @@ use super::death::Death;
 use super::fingerprint::fingerprint;
 use super::place;
 use super::record::{
-    CodeMapping, CrashRecord, DumpFile, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, StackFrame, Stderr,
-    Threads,
+    CodeMapping, CrashRecord, DumpFile, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, SpanInfo, StackFrame,
+    Stderr, Threads,
 };
 use super::redact::Redactor;
 use super::summary;
@@ -26,7 +26,7 @@ use crate::dump::{Policies, Store};
 use crate::process::{Place, TICK_NS, comm};
 use crate::profile::{Frame, called_from};
 use crate::symbolize::{SymbolOptions, Symbolizer};
-use crate::telemetry::{FrameKind, Location};
+use crate::telemetry::{FrameKind, Location, hexadecimal};
 
 /// Mappings in a record.
 const MAPPINGS_MAX: usize = 256;
@@ -97,6 +97,10 @@ impl Reporter {
             mappings: mappings(death),
             stderr: self.stderr(death),
             dump: self.dump(death),
+            span: death.span.map(|span| SpanInfo {
+                trace_id: hexadecimal(&span.trace_id),
+                span_id: hexadecimal(&span.span_id),
+            }),
             ..CrashRecord::default()
         };
         self.add_signal(death, &mut record);

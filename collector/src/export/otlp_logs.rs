@@ -60,8 +60,17 @@ fn log_record(record: &CrashRecord) -> LogRecord {
         body: Some(AnyValue { value: Some(Value::StringValue(record.summary.clone())) }),
         attributes: attributes(record),
         event_name: EVENT_NAME.to_owned(),
+        trace_id: record.span.as_ref().map(|span| bytes(&span.trace_id)).unwrap_or_default(),
+        span_id: record.span.as_ref().map(|span| bytes(&span.span_id)).unwrap_or_default(),
         ..LogRecord::default()
     }
+}
+
+/// The bytes of hexadecimal digits; none for a spool file that somebody changed.
+fn bytes(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(byte).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn attributes(record: &CrashRecord) -> Vec<KeyValue> {

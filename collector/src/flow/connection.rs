@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use collector_common::flow::{Ends as RawEnds, Message, OpenRecord, Role, Way};
+use collector_common::flow::{CloseRecord, Ends as RawEnds, Message, OpenRecord, Role, Way};
 
 use super::protocol::{
     Direction, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
@@ -91,6 +91,7 @@ pub struct Connection {
     positions: [Option<u64>; 2],
     last_number: u32,
     last_turns: u32,
+    last_direction: Option<Direction>,
     lost_exchanges: u64,
 }
 
@@ -115,6 +116,7 @@ impl Connection {
             positions: [None; 2],
             last_number: 0,
             last_turns: 0,
+            last_direction: None,
             lost_exchanges: 0,
         }
     }
@@ -141,7 +143,7 @@ impl Connection {
         self.last_ns = head.head.time_ns;
         let way = if head.way == Way::Sent as u16 { Way::Sent } else { Way::Received };
         if head.is_after_skip != 0 {
-            self.resume();
+            self.resume(output);
         }
         let Advance { gap, is_turn, has_lost_turns } = self.advance(message, way);
         if self.parser.is_none() {
@@ -168,7 +170,18 @@ impl Connection {
         Verdict::Wait
     }
 
-    /// It ended: what waits for a response gets none.
+    /// It ended, after so many messages and turns: what waits for a response gets none.
+    pub fn end(&mut self, record: &CloseRecord, output: &mut Output) {
+        if record.messages != self.last_number && self.last_number != 0 && self.parser.is_some() {
+            let turned = record.turns.wrapping_sub(self.last_turns);
+            // Directions alternate, and the first one in the hole is the other one than the last that was seen.
+            let begins_with_request = self.last_direction == Some(Direction::Response);
+            self.lost_exchanges += u64::from((turned + u32::from(begins_with_request)) / 2);
+        }
+        self.finish(record.head.time_ns, output);
+    }
+
+    /// Nothing more will come of it: what waits for a response gets none.
     pub fn finish(&mut self, time_ns: u64, output: &mut Output) {
         if let Some(parser) = &mut self.parser {
             parser.finish(Mark { begun_ns: time_ns, time_ns, ..Mark::default() }, output);
@@ -177,12 +190,9 @@ impl Connection {
 
     /// The agent stops: what waits for a response was not seen to its end.
     pub fn abandon(&mut self, output: &mut Output) {
-        let (exchanges, abandoned) = (output.exchanges.len(), output.abandoned);
-        self.finish(self.last_ns, output);
-        let waiting = (output.exchanges.len() - exchanges) as u64;
-        output.exchanges.truncate(exchanges);
-        output.abandoned = abandoned.max(output.abandoned) + waiting;
-        self.parser = None;
+        if let Some(mut parser) = self.parser.take() {
+            give_up(&mut parser, self.last_ns, output);
+        }
     }
 
     /// Exchanges of which nothing came, since the last call.
@@ -219,12 +229,12 @@ impl Connection {
     }
 
     /// Exchanges were left out: what comes next is a request. A parser that was in the middle of something begins anew.
-    fn resume(&mut self) {
+    fn resume(&mut self, output: &mut Output) {
         self.positions = [None; 2];
-        if let Some(parser) = self.parser.take() {
-            let is_idle = parser.is_idle();
-            let fresh = parser.protocol().parser(self.transport);
-            self.parser = Some(if is_idle { parser } else { fresh });
+        let unfinished = self.parser.take_if(|parser| !parser.is_idle());
+        if let Some(mut parser) = unfinished {
+            give_up(&mut parser, self.last_ns, output);
+            self.parser = Some(parser.protocol().parser(self.transport));
         }
     }
 
@@ -244,6 +254,7 @@ impl Connection {
         }
         self.last_turns = head.turns;
         self.last_number = head.number;
+        self.last_direction = Some(self.direction(way));
         Advance { gap, is_turn: turned != 0, has_lost_turns: has_lost && turned > 1 }
     }
 
@@ -304,6 +315,14 @@ impl Ends {
     }
 }
 
+/// What waits for a response in a parser is counted, and is no exchange: nobody knows whether one came.
+fn give_up(parser: &mut Parser, time_ns: u64, output: &mut Output) {
+    let before = output.exchanges.len();
+    parser.finish(Mark { begun_ns: time_ns, time_ns, ..Mark::default() }, output);
+    output.abandoned += (output.exchanges.len() - before) as u64;
+    output.exchanges.truncate(before);
+}
+
 fn mark(message: &Message<'_>, way: Way) -> Mark {
     let head = message.head;
     let time_ns = head.head.time_ns;
@@ -350,9 +369,14 @@ mod tests {
     /// A message by its way, bytes, number in the connection, turns and bytes before it.
     type Said = (Way, &'static [u8], u32, u32, u64);
 
-    fn say(
+    fn say(connection: &mut Connection, said: Said, output: &mut Output) -> Verdict {
+        say_after(connection, said, false, output)
+    }
+
+    fn say_after(
         connection: &mut Connection,
         (way, bytes, number, turns, position): Said,
+        is_after_skip: bool,
         output: &mut Output,
     ) -> Verdict {
         let head = MessageHead {
@@ -366,7 +390,7 @@ mod tests {
             number,
             turns,
             way: way as u16,
-            is_after_skip: 0,
+            is_after_skip: is_after_skip.into(),
             polls: 0,
             begun_ns: 0,
             times: [0; 6],
@@ -422,5 +446,69 @@ mod tests {
         let nothing = Verdict::Want { sent_bytes: 0, received_bytes: 0 };
         assert_eq!(verdicts.iter().filter(|verdict| **verdict == nothing).count(), 1);
         assert!(output.exchanges.is_empty());
+    }
+
+    proptest::proptest! {
+        /// Whatever the kernel leaves out or loses of a talk, each exchange that was not left out comes out, or is counted as
+        /// lost or broken.
+        #[test]
+        fn nothing_is_lost_without_a_count(
+            // Of each exchange: whether it is left out, and which of its messages are lost.
+            fates in proptest::collection::vec(
+                (proptest::bool::weighted(0.4), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3)),
+                1..40,
+            ),
+            is_server: bool,
+        ) {
+            let (asks, answers) = match is_server {
+                true => (Way::Received, Way::Sent),
+                false => (Way::Sent, Way::Received),
+            };
+            let mut connection = open(if is_server { Role::Server } else { Role::Client });
+            let mut output = Output::default();
+            let (mut lost, mut number, mut exchanges, mut has_skipped) = (0, 0, 0, false);
+            // The first exchange tells the protocol.
+            let fates = std::iter::once(&(false, false, false)).chain(&fates);
+            for (index, (is_left_out, is_request_lost, is_response_lost)) in fates.enumerate() {
+                if *is_left_out {
+                    has_skipped = true;
+                    continue;
+                }
+                exchanges += 1;
+                for (way, bytes, is_lost) in [(asks, GET, is_request_lost), (answers, OK, is_response_lost)] {
+                    number += 1;
+                    let is_after_skip = std::mem::take(&mut has_skipped);
+                    if !*is_lost {
+                        let position = index as u64 * bytes.len() as u64;
+                        let said = (way, bytes, number, number, position);
+                        say_after(&mut connection, said, is_after_skip, &mut output);
+                        lost += connection.take_lost_exchanges();
+                    }
+                }
+            }
+            let record = CloseRecord {
+                head: Head { kind: 0, record_bytes: 0, time_ns: 99 },
+                connection: 5,
+                cgroup_id: 0,
+                start_ns: 0,
+                connect_ns: 0,
+                moved: [0; 2],
+                messages: number,
+                turns: number,
+                retransmits: 0,
+                round_trip_us: 0,
+                error: 0,
+                last_state: 1,
+                ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: INET, protocol: 6 },
+                role: 0,
+                padding: 0,
+            };
+            connection.end(&record, &mut output);
+            lost += connection.take_lost_exchanges();
+            let found = output.exchanges.len() as u64 + output.abandoned + lost;
+            proptest::prop_assert_eq!(
+                found, exchanges, "{} out, {} abandoned, {} lost", output.exchanges.len(), output.abandoned, lost
+            );
+        }
     }
 }

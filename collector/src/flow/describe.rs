@@ -10,6 +10,7 @@ use super::connection::{Connection, Ends};
 use super::link::{Place, Waiting, Wire};
 use super::protocol::{Direction, Exchange, Mark, Value};
 use super::requests::SeriesId;
+use super::sampling::end_ns;
 use crate::telemetry::{Span, SpanKind, SpanValue};
 
 /// Names of the attributes that say where the time went, in the order of [`Times`].
@@ -31,15 +32,18 @@ pub fn span(
     side: SpanKind,
     series: SeriesId,
     must_stay: bool,
+    ended_ns: u64,
 ) -> Waiting {
     let first = exchange.request.first;
+    let has_response = exchange.response.is_some();
     let last = exchange.response.map_or(exchange.request.last, |response| response.last);
     let place = Place {
         thread: first.thread,
         is_of_one_thread: first.thread == last.thread,
-        has_polled: first.polls != last.polls,
+        // Without an end that it saw, only a thread that never asks is known not to have asked.
+        has_polled: if exchange.response.is_some() { first.polls != last.polls } else { first.polls != 0 },
         start_ns: first.begun_ns,
-        end_ns: last.time_ns,
+        end_ns: end_ns(&exchange, ended_ns),
     };
     let is_error =
         exchange.failure.as_ref().is_some_and(|failure| failure.is_servers || side != SpanKind::Server);
@@ -49,7 +53,7 @@ pub fn span(
     if let Some(failure) = exchange.failure.filter(|_| is_error) {
         attributes.push(("error.type", SpanValue::Text(failure.kind)));
     }
-    if place.is_of_one_thread {
+    if place.is_of_one_thread && has_response {
         add_times(&mut attributes, first, last);
     }
     if exchange.is_partial {

@@ -487,7 +487,7 @@ mod tests {
     fn check(counts_polls: bool, sides: &[Side], expected: &[(&str, &str)]) {
         let mut linker = Linker::new(counts_polls, Arc::default());
         let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
-        let mut requests = Requests::new(0);
+        let mut requests = Requests::default();
         for side in sides {
             let Wire { ends, .. } = waiting(side, None).wire;
             if side.kind == SpanKind::Client {
@@ -570,7 +570,7 @@ mod tests {
         linker.serving.clear();
         linker.add(server);
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
-        linker.settle_all(&sampler, &mut Requests::new(0));
+        linker.settle_all(&sampler, &mut Requests::default());
         let span = linker.spans[0].clone();
         let known = SpanContext { trace_id: span.trace_id, span_id: span.span_id };
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Known(known));
@@ -582,7 +582,7 @@ mod tests {
     fn the_caller_names_the_parent() {
         let mut linker = Linker::new(true, Arc::default());
         let sampler = Sampler::new(SamplingOptions { ratio: 0.0, per_second_max: 9, slow_ns: u64::MAX });
-        let mut requests = Requests::new(0);
+        let mut requests = Requests::default();
         for (is_sampled, expected) in [(Some(true), 1), (None, 1), (Some(false), 0)] {
             let context =
                 TraceContext { trace_id: [5; 16], span_id: [6; 8], is_sampled, state: "a=b".to_owned() };

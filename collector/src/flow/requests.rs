@@ -6,16 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fnv::FnvBuildHasher;
-
 use super::connection::Connection;
 use super::describe::{client_first, is_client};
 use super::protocol::{Attribute, Exchange, Pattern, Protocol, Value};
-use super::sampling::duration_ns;
+use super::sampling::{duration_ns, end_ns};
 use crate::identity::Subject;
 use crate::telemetry::{
-    Exemplar, ExponentialHistogram, Fingerprint, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point,
-    SeriesHasher, Span, SpanKind, Text, Value as MetricValue,
+    ByFingerprint, Exemplar, ExponentialHistogram, Fingerprint, Metric, MetricKind, OVERFLOW_ATTRIBUTE,
+    Owner, Point, SeriesHasher, Span, SpanKind, Text, Value as MetricValue, hexadecimal,
 };
 
 /// Series of all services together.
@@ -28,16 +26,19 @@ const SCALE: i32 = 3;
 const SECONDS_MIN: f64 = 1e-6;
 const SECONDS_MAX: f64 = 3600.0;
 
+/// A series that counts nothing for so long ends; if it counts again, it begins anew.
+const IDLE_NS: u64 = 600_000_000_000;
+
 /// Which series an exchange counted in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SeriesId(usize);
+pub type SeriesId = Fingerprint;
 
 /// Counts.
+#[derive(Default)]
 pub struct Requests {
-    start_unix_ns: u64,
+    /// From the kernel's clock to the epoch, once for all: starts of series must not move.
+    start_offset_ns: u64,
     hasher: SeriesHasher,
-    by_fingerprint: HashMap<Fingerprint, SeriesId, FnvBuildHasher>,
-    series: Vec<Series>,
+    series: ByFingerprint<Series>,
 }
 
 struct Series {
@@ -46,6 +47,9 @@ struct Series {
     attributes: Vec<(Text, Text)>,
     times: Times,
     exemplar: Option<Exemplar>,
+    /// When the first exchange began, and the last one ended: `CLOCK_MONOTONIC`.
+    start_ns: u64,
+    last_ns: u64,
 }
 
 /// How often which times were seen.
@@ -57,18 +61,19 @@ pub struct Times {
 }
 
 impl Requests {
-    /// Nothing counted yet.
-    pub fn new(start_unix_ns: u64) -> Self {
-        Self {
-            start_unix_ns,
-            hasher: SeriesHasher::default(),
-            by_fingerprint: HashMap::default(),
-            series: Vec::new(),
-        }
+    /// Nothing counted yet. `monotonic_to_unix_ns` is how far the kernel's clock is from the epoch now.
+    pub fn new(monotonic_to_unix_ns: u64) -> Self {
+        Self { start_offset_ns: monotonic_to_unix_ns, ..Self::default() }
     }
 
     /// Counts an exchange.
-    pub fn observe(&mut self, connection: &Connection, exchange: &Exchange, side: SpanKind) -> SeriesId {
+    pub fn observe(
+        &mut self,
+        connection: &Connection,
+        exchange: &Exchange,
+        side: SpanKind,
+        ended_ns: u64,
+    ) -> SeriesId {
         let metric = metric_name(exchange.protocol, exchange.pattern, side);
         let error = exchange.failure.as_ref().map(|failure| &*failure.kind);
         let server = is_client(side).then(|| client_first(connection).peer);
@@ -82,26 +87,46 @@ impl Requests {
                 Value::Texts(texts) => fingerprint.add(&(key, texts)),
             }
         }
-        let fingerprint = fingerprint.finish();
-        let id = match self.by_fingerprint.get(&fingerprint) {
-            Some(id) => *id,
-            None => self.new_series(fingerprint, metric, connection, exchange, side),
-        };
-        let seconds = duration_ns(exchange) as f64 / 1e9;
-        if let Some(series) = self.series.get_mut(id.0) {
-            series.times.add(seconds);
+        let mut id = fingerprint.finish();
+        if !self.series.contains_key(&id) && self.series.len() >= SERIES_MAX {
+            id = self.hasher.start(&(subject, metric, OVERFLOW_ATTRIBUTE)).finish();
+            // Even of overflow there is a last place.
+            if !self.series.contains_key(&id) && self.series.len() >= 2 * SERIES_MAX {
+                return id;
+            }
         }
+        let is_full = self.series.len() >= SERIES_MAX;
+        let series = self.series.entry(id).or_insert_with(|| Series {
+            metric,
+            // Kept alive, so that its address means nobody else.
+            subject: Arc::clone(&connection.subject),
+            attributes: match is_full {
+                true => vec![(OVERFLOW_ATTRIBUTE.into(), "true".into())],
+                false => metric_attributes(connection, exchange, side),
+            },
+            times: Times::default(),
+            exemplar: None,
+            start_ns: exchange.request.first.begun_ns,
+            last_ns: 0,
+        });
+        series.times.add(duration_ns(exchange, ended_ns) as f64 / 1e9);
+        series.last_ns = end_ns(exchange, ended_ns);
         id
+    }
+
+    /// Ends series that count nothing any more.
+    pub fn sweep(&mut self, now_ns: u64) {
+        self.series.retain(|_, series| now_ns.saturating_sub(series.last_ns) < IDLE_NS);
     }
 
     /// Remembers a span as an example of its series.
     pub fn exemplar(&mut self, id: SeriesId, span: &Span) {
-        let Some(series) = self.series.get_mut(id.0) else { return };
+        let Some(series) = self.series.get_mut(&id) else { return };
         series.exemplar = Some(Exemplar {
             value: span.duration_ns() as f64 / 1e9,
             time_unix_ns: span.end_unix_ns,
-            trace_id: Some(hexadecimal(&span.trace_id)),
-            span_id: Some(hexadecimal(&span.span_id)),
+            trace_id: Some(hexadecimal(&span.trace_id).into()),
+            span_id: Some(hexadecimal(&span.span_id).into()),
             attributes: Vec::new(),
         });
     }
@@ -110,51 +135,15 @@ impl Requests {
     pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics: Vec<Metric> = Vec::new();
         let mut by_name: HashMap<&str, usize> = HashMap::new();
-        for series in &self.series {
+        for series in self.series.values() {
             let index = *by_name.entry(series.metric).or_insert_with(|| {
                 let description = "Time from the first byte of a request to the last byte of its response";
                 metrics.push(Metric::new(MetricKind::Histogram, series.metric, "s", description));
                 metrics.len() - 1
             });
-            metrics[index].add(series.point(self.start_unix_ns, monotonic_to_unix_ns));
+            metrics[index].add(series.point(self.start_offset_ns, monotonic_to_unix_ns));
         }
         metrics
-    }
-
-    fn new_series(
-        &mut self,
-        fingerprint: Fingerprint,
-        metric: &'static str,
-        connection: &Connection,
-        exchange: &Exchange,
-        side: SpanKind,
-    ) -> SeriesId {
-        let is_full = self.series.len() >= SERIES_MAX;
-        let (fingerprint, attributes) = if is_full {
-            let subject = Arc::as_ptr(&connection.subject) as usize;
-            let overflow = self.hasher.start(&(subject, metric, OVERFLOW_ATTRIBUTE)).finish();
-            (overflow, vec![(OVERFLOW_ATTRIBUTE.into(), "true".into())])
-        } else {
-            (fingerprint, metric_attributes(connection, exchange, side))
-        };
-        if let Some(known) = self.by_fingerprint.get(&fingerprint) {
-            return *known;
-        }
-        // Even of overflow there is a last place.
-        if self.series.len() >= 2 * SERIES_MAX {
-            return SeriesId(usize::MAX);
-        }
-        let id = SeriesId(self.series.len());
-        self.series.push(Series {
-            metric,
-            // Kept alive, so that its address means nobody else.
-            subject: Arc::clone(&connection.subject),
-            attributes,
-            times: Times::default(),
-            exemplar: None,
-        });
-        self.by_fingerprint.insert(fingerprint, id);
-        id
     }
 }
 
@@ -194,7 +183,7 @@ impl Times {
 }
 
 impl Series {
-    fn point(&self, start_unix_ns: u64, monotonic_to_unix_ns: u64) -> Point {
+    fn point(&self, start_offset_ns: u64, monotonic_to_unix_ns: u64) -> Point {
         let exemplar = self.exemplar.clone().map(|exemplar| Exemplar {
             time_unix_ns: exemplar.time_unix_ns + monotonic_to_unix_ns,
             ..exemplar
@@ -202,7 +191,7 @@ impl Series {
         Point {
             owner: Owner::Subject(Arc::clone(&self.subject)),
             attributes: self.attributes.clone(),
-            start_unix_ns,
+            start_unix_ns: self.start_ns + start_offset_ns,
             value: MetricValue::Histogram(Box::new(ExponentialHistogram {
                 exemplars: exemplar.into_iter().collect(),
                 ..self.times.histogram()
@@ -247,16 +236,6 @@ fn metric_attributes(connection: &Connection, exchange: &Exchange, side: SpanKin
         attributes.push(("error.type".into(), failure.kind.clone()));
     }
     attributes
-}
-
-fn hexadecimal(bytes: &[u8]) -> Arc<str> {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a string does not fail.
-        let _written = write!(text, "{byte:02x}");
-    }
-    text.into()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::connection::Connection;
-use super::protocol::Exchange;
+use super::protocol::{Exchange, Pattern};
 
 /// Services whose rates are kept in one second.
 const SERVICES_MAX: usize = 4_096;
@@ -48,8 +48,7 @@ impl Sampler {
     }
 
     /// Whether an exchange becomes a span, as far as its service's rate goes.
-    pub fn wants(&mut self, connection: &Connection, exchange: &Exchange) -> bool {
-        let must_stay = self.must_stay(exchange);
+    pub fn wants(&mut self, connection: &Connection, exchange: &Exchange, must_stay: bool) -> bool {
         let caller_keeps = exchange.context.as_ref().is_none_or(|context| context.is_sampled != Some(false));
         if !caller_keeps && !must_stay {
             return false;
@@ -65,9 +64,9 @@ impl Sampler {
     }
 
     /// Whether an exchange is kept whatever the ratio.
-    pub fn must_stay(&self, exchange: &Exchange) -> bool {
+    pub fn must_stay(&self, exchange: &Exchange, ended_ns: u64) -> bool {
         exchange.failure.as_ref().is_some_and(|failure| failure.is_servers)
-            || duration_ns(exchange) >= self.options.slow_ns
+            || duration_ns(exchange, ended_ns) >= self.options.slow_ns
     }
 
     /// Whether a trace that begins here is kept: its last seven bytes against the ratio (OpenTelemetry, "TraceState:
@@ -79,10 +78,19 @@ impl Sampler {
     }
 }
 
-/// How long an exchange took, as far as it was seen.
-pub fn duration_ns(exchange: &Exchange) -> u64 {
-    let end_ns = exchange.response.map_or(exchange.request.last.time_ns, |response| response.last.time_ns);
-    end_ns.saturating_sub(exchange.request.first.begun_ns)
+/// How long an exchange took. `ended_ns` is when it was given up, if no response came.
+pub fn duration_ns(exchange: &Exchange, ended_ns: u64) -> u64 {
+    end_ns(exchange, ended_ns).saturating_sub(exchange.request.first.begun_ns)
+}
+
+/// When an exchange ended.
+pub fn end_ns(exchange: &Exchange, ended_ns: u64) -> u64 {
+    let request_ns = exchange.request.last.time_ns;
+    match (exchange.response, exchange.pattern) {
+        (Some(response), _) => response.last.time_ns,
+        (None, Pattern::Call) => ended_ns.max(request_ns),
+        (None, Pattern::Publish | Pattern::Deliver) => request_ns,
+    }
 }
 
 #[cfg(test)]

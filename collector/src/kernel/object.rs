@@ -420,6 +420,8 @@ fn load(options: &KernelOptions, cpus: usize, offsets: &[(&'static str, u32)]) -
     loader.override_global("SLOW_NS", &slow_ns, true);
     let watch_flows = u32::from(options.watch_flows);
     loader.override_global("WATCH_FLOWS", &watch_flows, true);
+    let possible_cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32);
+    loader.override_global("CPUS", &possible_cpus, true);
     let own_tgid = std::process::id();
     loader.override_global("OWN_TGID", &own_tgid, true);
     let scheduler = u32::from(io.is_some_and(|io| io.scheduler));

@@ -14,7 +14,7 @@ use fnv::FnvBuildHasher;
 use super::{Metric, Owner, Point};
 
 /// Stands for a series, an owner or a metric. Among a million, two are the same with a chance of 10^-27.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(u128);
 
 /// A table by fingerprint. Those are random already, so the cheapest hash does.

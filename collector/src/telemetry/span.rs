@@ -84,6 +84,14 @@ pub struct Span {
     pub error: Option<String>,
 }
 
+/// Bytes of an id as lower-case hexadecimal digits.
+pub fn hexadecimal(id: &[u8]) -> String {
+    id.iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
 impl SpanKind {
     /// The name in tables.
     pub const fn name(self) -> &'static str {

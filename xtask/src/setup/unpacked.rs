@@ -15,8 +15,11 @@ use crate::vm::apt::{Archive, PrivateApt, Suite};
 
 /// Packages of this machine's own suite, because they need its libraries, and a file that each brings or the machine
 /// has. `{}` stands for any version.
-const OWN: [(&str, &str); 2] =
-    [("nginx", "usr/sbin/nginx"), ("postgresql", "usr/lib/postgresql/{}/bin/postgres")];
+const OWN: [(&str, &str); 3] = [
+    ("nginx", "usr/sbin/nginx"),
+    ("postgresql", "usr/lib/postgresql/{}/bin/postgres"),
+    ("redis-server", "usr/bin/redis-server"),
+];
 
 /// The suite of [`PINNED`]. Its glibc is asked for as 2.34 by these packages, so they run on bookworm too. OTLP came to
 /// VictoriaMetrics with 1.92, which bookworm's 1.79 is not.
@@ -26,11 +29,12 @@ const SUITE: Suite = Suite { archive: Archive::Main, name: "trixie" };
 const PINNED: [&str; 3] = ["prometheus", "promtool", "victoria-metrics"];
 
 /// Programs that get a wrapper in `target/tools/bin`, by what their path ends with.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "usr/bin/prometheus",
     "usr/bin/promtool",
     "usr/bin/victoria-metrics",
     "usr/sbin/nginx",
+    "usr/bin/redis-server",
     "bin/initdb",
     "bin/postgres",
     "bin/pgbench",
@@ -132,9 +136,10 @@ fn programs(root: &Path) -> Result<Vec<PathBuf>> {
             fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
         {
             let path = entry?.path();
-            // Debian's `psql` and `pgbench` in `usr/bin` are Perl scripts that look for installed clusters.
-            let is_link = path.is_symlink();
-            if !is_link && PROGRAMS.iter().any(|program| path.ends_with(program)) {
+            // Debian's `psql` and `pgbench` in `usr/bin` are links to a Perl script that looks for installed clusters;
+            // `redis-server` is one to its neighbour, which does what its name says.
+            let leads_away = fs::read_link(&path).is_ok_and(|target| target.components().count() > 1);
+            if !leads_away && PROGRAMS.iter().any(|program| path.ends_with(program)) {
                 found.push(path);
             }
         }
