@@ -5,6 +5,7 @@
 mod bench;
 mod command;
 mod ebpf;
+mod fuzz;
 mod picture;
 mod run;
 mod setup;
@@ -24,6 +25,7 @@ const HELP: &str = "The commands of this repository:
   cargo xtask setup              install what the tests need (Debian and PyPI packages)
   cargo xtask tidy               formatting, lints, licences, and the rules of the house
   cargo xtask ebpf [--check]     rebuild the eBPF object, or compare the committed one byte for byte
+  cargo xtask fuzz [SECONDS]     give the protocol parsers any bytes, a minute for each target
   cargo xtask vm [KERNEL...]     run the agent on kernels 5.10, 6.1, 6.12 and newest, in qemu
   cargo xtask picture            make the flame graph in the README
   cargo xtask bench [--quick]    measure, and write BENCHMARKS.md
@@ -45,6 +47,7 @@ fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
     match name.as_str() {
         "bench" => bench::run(workspace, rest),
         "ebpf" => ebpf::run(workspace, rest),
+        "fuzz" => fuzz::run(workspace, rest),
         "picture" => picture::run(workspace),
         "run" => run::run(workspace, rest),
         "setup" => setup::run(workspace),

@@ -146,6 +146,7 @@ impl Session {
     /// The connection ended.
     pub fn finish(&mut self, output: &mut Output) {
         self.settle(output);
+        self.is_copying = false;
         while let Some(mut pending) = self.pending.pop_front() {
             if !pending.is_done && pending.failure.is_none() {
                 if pending.kind == Kind::Sync {
