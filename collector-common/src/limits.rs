@@ -108,7 +108,7 @@ pub const PATH_NAME_BYTES: usize = 64;
 pub const FILES_MAX: u32 = 4096;
 
 /// Bytes of the ring for connections and what is said over them.
-pub const FLOW_RING_BYTES: u32 = 8 * 1024 * 1024;
+pub const FLOW_RING_BYTES: u32 = 2 * 1024 * 1024;
 
 /// TCP connections that are followed at a time.
 pub const CONNECTIONS_MAX: u32 = 65_536;
