@@ -117,62 +117,43 @@ impl Backend {
         self.exporter.stop(STOP_DEADLINE);
     }
 
-    /// Halves what is too large, down to a single profile.
     fn push_profiles(&self, profiles: &[Profile]) {
-        if profiles.is_empty() {
-            return;
-        }
-        let request = profiles_request(profiles, &self.host);
-        if request.encoded_len() > REQUEST_BYTES_MAX && profiles.len() > 1 {
-            let (first, second) = profiles.split_at(profiles.len() / 2);
-            self.push_profiles(first);
-            return self.push_profiles(second);
-        }
-        self.exporter.push(Payload {
-            signal: otlp::Signal::Profiles,
-            body: request.encode_to_vec().into(),
-            records: profiles.iter().map(Profile::sample_count).sum(),
-            items: profiles.len() as u64,
-            ticket: NO_TICKET,
-        });
+        let samples = |profiles: &[Profile]| profiles.iter().map(Profile::sample_count).sum();
+        self.push_halved(otlp::Signal::Profiles, profiles, &profiles_request, &samples);
     }
 
-    /// Halves what is too large, down to a single span.
-    fn push_spans(&self, spans: &[Span]) {
-        if spans.is_empty() {
-            return;
-        }
-        let request = traces_request(spans, &self.host);
-        if request.encoded_len() > REQUEST_BYTES_MAX && spans.len() > 1 {
-            let (first, second) = spans.split_at(spans.len() / 2);
-            self.push_spans(first);
-            return self.push_spans(second);
-        }
-        self.exporter.push(Payload {
-            signal: otlp::Signal::Traces,
-            body: request.encode_to_vec().into(),
-            records: spans.len() as u64,
-            items: spans.len() as u64,
-            ticket: NO_TICKET,
-        });
-    }
-
-    /// Halves what is too large, down to a single record.
     fn push_slow_operations(&self, operations: &[SlowOperation]) {
-        if operations.is_empty() {
+        let count = |operations: &[SlowOperation]| operations.len() as u64;
+        self.push_halved(otlp::Signal::Logs, operations, &slow_operations_request, &count);
+    }
+
+    fn push_spans(&self, spans: &[Span]) {
+        self.push_halved(otlp::Signal::Traces, spans, &traces_request, &|spans: &[Span]| spans.len() as u64);
+    }
+
+    /// Queues a request of these items; halves what is too large, down to a single item. `records` is how many of the ledger's
+    /// records some items are.
+    fn push_halved<T, R: Message>(
+        &self,
+        signal: otlp::Signal,
+        items: &[T],
+        request: &impl Fn(&[T], &HostResource) -> R,
+        records: &impl Fn(&[T]) -> u64,
+    ) {
+        if items.is_empty() {
             return;
         }
-        let request = slow_operations_request(operations, &self.host);
-        if request.encoded_len() > REQUEST_BYTES_MAX && operations.len() > 1 {
-            let (first, second) = operations.split_at(operations.len() / 2);
-            self.push_slow_operations(first);
-            return self.push_slow_operations(second);
+        let body = request(items, &self.host);
+        if body.encoded_len() > REQUEST_BYTES_MAX && items.len() > 1 {
+            let (first, second) = items.split_at(items.len() / 2);
+            self.push_halved(signal, first, request, records);
+            return self.push_halved(signal, second, request, records);
         }
         self.exporter.push(Payload {
-            signal: otlp::Signal::Logs,
-            body: request.encode_to_vec().into(),
-            records: operations.len() as u64,
-            items: operations.len() as u64,
+            signal,
+            body: body.encode_to_vec().into(),
+            records: records(items),
+            items: items.len() as u64,
             ticket: NO_TICKET,
         });
     }
