@@ -333,7 +333,7 @@ fn settle(
     let side = connection.side(exchange.pattern);
     let series = requests.observe(connection, &exchange, side, ended_ns);
     let must_stay = sampler.must_stay(&exchange, ended_ns);
-    if !sampler.wants(connection, &exchange, must_stay) {
+    if !sampler.wants(&connection.subject, must_stay) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
     let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns);

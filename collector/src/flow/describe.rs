@@ -77,7 +77,7 @@ pub fn span(
     let ends = client_first(connection);
     let (ordinal, is_certain) = connection.place_in_piece();
     let wire = Wire { ends, position: first.position, ordinal, is_certain, is_client: is_client(side) };
-    Waiting::new(span, exchange.context, place, wire, series, must_stay)
+    Waiting { span, context: exchange.context, place, wire, series, must_stay }
 }
 
 /// Whether a side is the one that the request came from.

@@ -1,7 +1,7 @@
 //! Parents: which span caused which, only where it can be proven.
 //!
-//! Three proofs, in this order: the message named its parent; the two spans are the ends of one connection at one place in
-//! its bytes; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
+//! Three proofs, in this order: the two spans are the ends of one connection at one place in its bytes; the message named its
+//! parent; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
 //! has ended. Wrong is worse than missing: a thread that served two requests at once, or asked an event queue meanwhile,
 //! proves nothing. Refuses: clocks, and guesses.
 
@@ -27,8 +27,11 @@ const PARENT_NS: u64 = 30_000_000_000;
 /// How long settled spans can become parents, or be named by what happened in them.
 const KEEP_SETTLED_NS: u64 = 15_000_000_000;
 
-/// Spans that wait, and that are settled and not taken yet.
+/// Spans that wait for their parents, and that wait for the end of the window; more are lost as `spans_full`.
 const WAITING_MAX: usize = 16_384;
+const SPANS_MAX: usize = 65_536;
+
+/// Settled spans that can be found; what is settled beyond that becomes nobody's parent.
 const SETTLED_MAX: usize = 32_768;
 
 /// Places of served requests of one thread that are kept.
@@ -67,16 +70,21 @@ pub struct Wire {
     pub is_client: bool,
 }
 
-/// A span without a trace.
+/// A span that ended just now, without a trace.
 #[derive(Debug)]
 pub struct Waiting {
-    span: Span,
-    context: Option<TraceContext>,
-    place: Place,
-    wire: Wire,
-    series: SeriesId,
+    /// The span.
+    pub span: Span,
+    /// The trace that its request named.
+    pub context: Option<TraceContext>,
+    /// When and on which thread it was.
+    pub place: Place,
+    /// Where it stands on the wire.
+    pub wire: Wire,
+    /// Which series it counted in.
+    pub series: SeriesId,
     /// Whether it is kept although its trace is not.
-    must_stay: bool,
+    pub must_stay: bool,
 }
 
 /// A span with its trace, as others need it.
@@ -143,20 +151,6 @@ pub struct Linker {
     /// Whether it is known when threads ask event queues.
     counts_polls: bool,
     ledger: Arc<Ledger>,
-}
-
-impl Waiting {
-    /// A span that ended just now.
-    pub fn new(
-        span: Span,
-        context: Option<TraceContext>,
-        place: Place,
-        wire: Wire,
-        series: SeriesId,
-        must_stay: bool,
-    ) -> Self {
-        Self { span, context, place, wire, series, must_stay }
-    }
 }
 
 impl Linker {
@@ -391,6 +385,9 @@ impl Linker {
         if !is_sampled && !must_stay {
             return self.ledger.lost(Signal::Span, LossReason::SampledOut, 1);
         }
+        if self.spans.len() >= SPANS_MAX {
+            return self.ledger.lost(Signal::Span, LossReason::SpansFull, 1);
+        }
         requests.exemplar(series, &span);
         self.ledger.represented(Signal::Span, 1);
         self.spans.push(span);
@@ -490,7 +487,7 @@ mod tests {
             is_certain: true,
             is_client: side.kind == SpanKind::Client,
         };
-        Waiting::new(span, context, place, wire, SeriesId::default(), false)
+        Waiting { span, context, place, wire, series: SeriesId::default(), must_stay: false }
     }
 
     /// Adds the sides in the order in which they ended, and expects the parent of each, `-` for none.

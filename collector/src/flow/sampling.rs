@@ -4,9 +4,10 @@
 //! exchanges pass the ratio and have a rate of their own. Refuses: clocks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::connection::Connection;
 use super::protocol::{Exchange, Pattern};
+use crate::identity::Subject;
 
 /// Services whose rates are kept in one second.
 const SERVICES_MAX: usize = 4_096;
@@ -47,14 +48,10 @@ impl Sampler {
         }
     }
 
-    /// Whether an exchange becomes a span, as far as its service's rate goes.
-    pub fn wants(&mut self, connection: &Connection, exchange: &Exchange, must_stay: bool) -> bool {
-        let caller_keeps = exchange.context.as_ref().is_none_or(|context| context.is_sampled != Some(false));
-        if !caller_keeps && !must_stay {
-            return false;
-        }
+    /// Whether an exchange of a service becomes a span, as far as the service's rate goes.
+    pub fn wants(&mut self, subject: &Arc<Subject>, must_stay: bool) -> bool {
         // The address of a subject stands for it within one second; a mistake costs a service its rate for that second.
-        let service = std::sync::Arc::as_ptr(&connection.subject) as usize;
+        let service = Arc::as_ptr(subject) as usize;
         if self.used.len() >= SERVICES_MAX && !self.used.contains_key(&service) {
             return false;
         }
