@@ -77,10 +77,6 @@ pub struct OpenRecord {
     pub task: Task,
     /// Number of the connection, never used again.
     pub connection: u64,
-    /// When it was established; 0 if that was before the agent.
-    pub start_ns: u64,
-    /// How long the client waited for that; 0 if unknown.
-    pub connect_ns: u64,
     /// Its ends.
     pub ends: Ends,
     /// A [`Role`]
@@ -140,32 +136,10 @@ pub struct CloseRecord {
     pub head: Head,
     /// Number of the connection.
     pub connection: u64,
-    /// Cgroup of the socket's maker; 0 if unknown.
-    pub cgroup_id: u64,
-    /// When it was established; 0 if that was before the agent, or never.
-    pub start_ns: u64,
-    /// How long the client waited for that; 0 if unknown.
-    pub connect_ns: u64,
-    /// Bytes sent and received by the program's calls.
-    pub moved: [u64; 2],
     /// Messages of both ways.
     pub messages: u32,
     /// Turns of direction.
     pub turns: u32,
-    /// Segments sent again.
-    pub retransmits: u32,
-    /// Smoothed round-trip time, microseconds; 0 if unknown.
-    pub round_trip_us: u32,
-    /// The socket's error number; 0 for none.
-    pub error: u32,
-    /// The state it closed from (include/net/tcp_states.h): who closed first.
-    pub last_state: u32,
-    /// Its ends.
-    pub ends: Ends,
-    /// A [`Role`]
-    pub role: u32,
-    /// Nothing.
-    pub padding: u32,
 }
 
 impl<'a> Message<'a> {

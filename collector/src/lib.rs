@@ -2,6 +2,7 @@
 //!
 //! Data goes one way: `kernel` -> `pipeline` (with `process`, `identity`, `profile`) -> `symbolize` -> `export`.
 
+mod address;
 pub mod agent;
 pub mod arch;
 pub mod cli;

@@ -14,17 +14,14 @@ use collector_common::event::Kind;
 use collector_common::flow::{CloseRecord, OpenRecord, Role, Way};
 use collector_common::limits::{
     CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
-    DECISIONS_MAX, OFFSET_UNKNOWN, place_of,
+    DECISIONS_MAX, place_of,
 };
 use collector_common::loss::{KernelCounter, Signal};
 
 use super::ends;
-use crate::io::{place, socket, tcp};
+use crate::io::{place, socket};
 use crate::{emit, task};
 
-/// `tcp_sock.total_retrans`
-#[unsafe(no_mangle)]
-static TCP_TOTAL_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// CPUs that the kernel may have.
 #[unsafe(no_mangle)]
 static CPUS: Global<u32> = Global::new(1);
@@ -51,9 +48,6 @@ pub struct Connection {
     sock: u64,
     /// The connection's number.
     number: u64,
-    /// When it began to be opened, and when it was established.
-    begun_ns: u64,
-    start_ns: u64,
     /// Bytes by [`Way`].
     moved: [u64; 2],
     messages: u32,
@@ -120,13 +114,13 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
     }
     let (protocol, port) = ends::identity(sock)?;
     match protocol {
-        TCP => insert(key, Role::Unknown, 0),
+        TCP => insert(key, Role::Unknown),
         UDP => {
             let place = DATAGRAM_SOCKETS.get_ptr_mut(place::of_address(key, DATAGRAM_SOCKETS_MAX))?;
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
-                    fresh(place, key, Role::Unknown, 0);
+                    fresh(place, key, Role::Unknown);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
             }
@@ -144,22 +138,13 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
     }
     match (old, new) {
         (_, SYN_SENT) => {
-            let _known = insert(sock as u64, Role::Client, place::now_ns());
-        }
-        (SYN_SENT, ESTABLISHED) => {
-            if let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) {
-                // SAFETY: the look-up gave a valid pointer to a value of the map.
-                unsafe { (&raw mut (*connection).start_ns).write(place::now_ns()) };
-            }
+            let _known = insert(sock as u64, Role::Client);
         }
         (SYN_RECV, ESTABLISHED) => {
-            if let Some(connection) = insert(sock as u64, Role::Server, 0) {
-                // SAFETY: as above.
-                unsafe { (&raw mut (*connection).start_ns).write(place::now_ns()) };
-            }
+            let _known = insert(sock as u64, Role::Server);
         }
         (LISTEN, CLOSE) => {}
-        (_, CLOSE) => close(sock, old),
+        (_, CLOSE) => close(sock),
         _ => {}
     }
     0
@@ -182,8 +167,6 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
             (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
             (&raw mut (*record).task).write(task::current());
             (&raw mut (*record).connection).write((*connection).number);
-            (&raw mut (*record).start_ns).write((*connection).start_ns);
-            (&raw mut (*record).connect_ns).write(connect_ns(connection));
             ends::copy(sock, &raw mut (*record).ends);
             (&raw mut (*record).role).write((*connection).role);
             (&raw mut (*record).padding).write(0);
@@ -295,11 +278,11 @@ fn is_over_budget(wire: u32, position: u64) -> bool {
 }
 
 #[inline(always)]
-fn insert(key: u64, role: Role, begun_ns: u64) -> Option<*mut Connection> {
+fn insert(key: u64, role: Role) -> Option<*mut Connection> {
     let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
     // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
     unsafe {
-        fresh(connection.as_mut_ptr(), key, role, begun_ns);
+        fresh(connection.as_mut_ptr(), key, role);
         let connection = connection.assume_init();
         if CONNECTIONS.insert(key, connection, u64::from(BPF_NOEXIST)).is_err()
             && CONNECTIONS.get_ptr(key).is_none()
@@ -315,14 +298,12 @@ fn insert(key: u64, role: Role, begun_ns: u64) -> Option<*mut Connection> {
 ///
 /// `connection` must be writable.
 #[inline(always)]
-unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role, begun_ns: u64) {
+unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
             sock,
             number: new_number(),
-            begun_ns,
-            start_ns: 0,
             moved: [0; 2],
             messages: 0,
             turns: 0,
@@ -351,41 +332,17 @@ fn new_number() -> u64 {
 }
 
 #[inline(always)]
-fn close(sock: *const c_void, last_state: i32) {
+fn close(sock: *const c_void) {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
     let _counted = emit::flow_in_place(|record: *mut CloseRecord| {
         // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
         unsafe {
             (&raw mut (*record).head).write(task::head(Kind::Close, size_of::<CloseRecord>() as u32));
             (&raw mut (*record).connection).write((*connection).number);
-            (&raw mut (*record).cgroup_id).write(socket::cgroup_id(sock));
-            (&raw mut (*record).start_ns).write((*connection).start_ns);
-            (&raw mut (*record).connect_ns).write(connect_ns(connection));
-            (&raw mut (*record).moved).write((*connection).moved);
             (&raw mut (*record).messages).write((*connection).messages);
             (&raw mut (*record).turns).write((*connection).turns);
-            let retransmits = task::read::<u32>(sock, TCP_TOTAL_RETRANS.load()).unwrap_or(0);
-            (&raw mut (*record).retransmits).write(retransmits);
-            let round_trip_us = task::read::<u32>(sock, tcp::TCP_SRTT_US.load()).unwrap_or(0) / 8;
-            (&raw mut (*record).round_trip_us).write(round_trip_us);
-            let error = task::read::<u32>(sock, tcp::SOCK_ERR.load()).unwrap_or(0);
-            (&raw mut (*record).error).write(error);
-            (&raw mut (*record).last_state).write(last_state as u32);
-            ends::copy(sock, &raw mut (*record).ends);
-            (&raw mut (*record).role).write((*connection).role);
-            (&raw mut (*record).padding).write(0);
         }
     });
     // It is not there any more only if another CPU closed it too.
     let _gone = CONNECTIONS.remove(sock as u64);
-}
-
-/// # Safety
-///
-/// As [`keep_owner`].
-#[inline(always)]
-unsafe fn connect_ns(connection: *mut Connection) -> u64 {
-    // SAFETY: given by the caller.
-    let (begun_ns, start_ns) = unsafe { ((*connection).begun_ns, (*connection).start_ns) };
-    if begun_ns == 0 || start_ns < begun_ns { 0 } else { start_ns.wrapping_sub(begun_ns) }
 }

@@ -4,7 +4,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use collector_common::flow::Ends;
 
 use crate::io::socket;
@@ -36,22 +35,14 @@ pub fn wire(sock: *const c_void) -> u32 {
 /// `ends` must be writable.
 #[inline(always)]
 pub unsafe fn copy(sock: *const c_void, ends: *mut Ends) {
-    let family = task::read::<u16>(sock, socket::SOCK_FAMILY.load()).unwrap_or(0);
-    let (local_at, remote_at, bytes) = match family {
-        socket::INET => (socket::SOCK_RCV_SADDR.load(), socket::SOCK_DADDR.load(), 4),
-        _ => (socket::SOCK_V6_RCV_SADDR.load(), socket::SOCK_V6_DADDR.load(), 16),
-    };
-    let local_port = task::read::<u16>(sock, socket::SOCK_NUM.load()).unwrap_or(0);
-    let remote_port = task::read::<u16>(sock, socket::SOCK_DPORT.load()).unwrap_or(0);
-    // SAFETY: each write is to a field of the caller's value, and at most of its size; the helper checks the source.
+    // SAFETY: each is a field of the caller's value.
     unsafe {
-        (&raw mut (*ends).family).write(family);
+        (&raw mut (*ends).family).write(0);
         (&raw mut (*ends).protocol).write(task::read::<u16>(sock, socket::SOCK_PROTOCOL.load()).unwrap_or(0));
-        (&raw mut (*ends).ports).write([local_port, u16::from_be(remote_port)]);
+        (&raw mut (*ends).ports).write([0; 2]);
         let addresses = (&raw mut (*ends).addresses).cast::<[u64; 2]>();
         addresses.write([0; 2]);
         addresses.add(1).write([0; 2]);
-        bpf_probe_read_kernel(addresses.cast(), bytes, sock.wrapping_byte_add(local_at as usize));
-        bpf_probe_read_kernel(addresses.add(1).cast(), bytes, sock.wrapping_byte_add(remote_at as usize));
+        socket::copy_ends(sock, &raw mut (*ends).family, &raw mut (*ends).ports, &raw mut (*ends).addresses);
     }
 }

@@ -26,16 +26,16 @@ pub static SOCK_PROTOCOL: Global<u32> = Global::new(OFFSET_UNKNOWN);
 pub static SOCK_FAMILY: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_daddr`
 #[unsafe(no_mangle)]
-pub static SOCK_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static SOCK_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_rcv_saddr`
 #[unsafe(no_mangle)]
-pub static SOCK_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static SOCK_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_v6_daddr`
 #[unsafe(no_mangle)]
-pub static SOCK_V6_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static SOCK_V6_DADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_v6_rcv_saddr`
 #[unsafe(no_mangle)]
-pub static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sock_common.skc_dport`
 #[unsafe(no_mangle)]
 pub static SOCK_DPORT: Global<u32> = Global::new(OFFSET_UNKNOWN);
@@ -103,6 +103,25 @@ pub fn cgroup_id(sock: *const c_void) -> u64 {
 #[inline(always)]
 pub unsafe fn copy_addresses(file: FilePointer, record: *mut SlowRecord) {
     let Some(sock) = sock(file) else { return };
+    // SAFETY: each is a field of the caller's record.
+    unsafe {
+        copy_ends(sock, &raw mut (*record).family, &raw mut (*record).ports, &raw mut (*record).addresses);
+    }
+}
+
+/// Copies family, local and remote port, and local and remote address of an IPv4 or IPv6 socket; writes nothing for others. Of
+/// the addresses only the bytes that the family has are written.
+///
+/// # Safety
+///
+/// All three must be writable.
+#[inline(always)]
+pub unsafe fn copy_ends(
+    sock: *const c_void,
+    family_to: *mut u16,
+    ports_to: *mut [u16; 2],
+    addresses_to: *mut [[u8; 16]; 2],
+) {
     let family = task::read::<u16>(sock, SOCK_FAMILY.load()).unwrap_or(0);
     let (local_at, remote_at, bytes) = match family {
         INET => (SOCK_RCV_SADDR.load(), SOCK_DADDR.load(), 4),
@@ -111,11 +130,11 @@ pub unsafe fn copy_addresses(file: FilePointer, record: *mut SlowRecord) {
     };
     let local_port = task::read::<u16>(sock, SOCK_NUM.load()).unwrap_or(0);
     let remote_port = task::read::<u16>(sock, SOCK_DPORT.load()).unwrap_or(0);
-    // SAFETY: each write is to a field of the caller's record, and at most of its size; the helper checks the source.
+    // SAFETY: given by the caller; an address has at most 16 bytes. The helper checks the source.
     unsafe {
-        (&raw mut (*record).family).write(family);
-        (&raw mut (*record).ports).write([local_port, u16::from_be(remote_port)]);
-        let addresses = (&raw mut (*record).addresses).cast::<[u8; 16]>();
+        family_to.write(family);
+        ports_to.write([local_port, u16::from_be(remote_port)]);
+        let addresses = addresses_to.cast::<[u8; 16]>();
         bpf_probe_read_kernel(addresses.cast(), bytes, sock.wrapping_byte_add(local_at as usize));
         bpf_probe_read_kernel(addresses.add(1).cast(), bytes, sock.wrapping_byte_add(remote_at as usize));
     }

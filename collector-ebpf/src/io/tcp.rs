@@ -16,10 +16,10 @@ use crate::task;
 
 /// `sock.sk_err`
 #[unsafe(no_mangle)]
-pub static SOCK_ERR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static SOCK_ERR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.srtt_us`, in eighths of a microsecond
 #[unsafe(no_mangle)]
-pub static TCP_SRTT_US: Global<u32> = Global::new(OFFSET_UNKNOWN);
+static TCP_SRTT_US: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.bytes_sent`, those that were sent again included
 #[unsafe(no_mangle)]
 static TCP_BYTES_SENT: Global<u32> = Global::new(OFFSET_UNKNOWN);

@@ -2,7 +2,7 @@
 //!
 //! Refuses: to guess a protocol that the first messages do not show.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use collector_common::flow::{CloseRecord, Ends as RawEnds, Message, OpenRecord, Role, Way};
@@ -11,6 +11,7 @@ use super::protocol::{
     Direction, Exchange, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
 };
 use super::service_map::EdgeId;
+use crate::address;
 use crate::identity::Subject;
 use crate::telemetry::{ProcessName, SpanKind};
 
@@ -20,9 +21,7 @@ const UNRECOGNISED_MAX: u32 = 12;
 /// A hole of unknown length: longer than any message.
 const HOLE_BYTES: u64 = 1 << 40;
 
-/// Families of addresses (include/linux/socket.h) and `IPPROTO_UDP`.
-const INET: u16 = 2;
-const INET6: u16 = 10;
+/// `IPPROTO_UDP`
 const UDP: u16 = 17;
 
 /// Bytes of each message that a protocol is given: of requests, and of responses. Responses of HTTP are read for their head
@@ -182,12 +181,10 @@ impl Connection {
             parser.take(direction, hole(gap), output);
         }
         let piece = piece(message, is_turn, mark);
-        if parser.take(direction, piece, output) == Progress::Leave {
-            self.parser = None;
-            self.unrecognised = UNRECOGNISED_MAX + 1;
-            return Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+        match parser.take(direction, piece, output) {
+            Progress::Leave => self.leave(),
+            Progress::More => Verdict::Wait,
         }
-        Verdict::Wait
     }
 
     /// It ended, after so many messages and turns: what waits for a response gets none.
@@ -287,9 +284,7 @@ impl Connection {
         let found = found.filter(|(_, direction)| self.fits(*direction, way));
         let Some((protocol, direction)) = found else {
             self.unrecognised += 1;
-            let is_over = self.unrecognised > UNRECOGNISED_MAX;
-            let nothing = Verdict::Want { sent_bytes: 0, received_bytes: 0 };
-            return if is_over { nothing } else { Verdict::Wait };
+            return if self.unrecognised > UNRECOGNISED_MAX { self.leave() } else { Verdict::Wait };
         };
         if self.role == Role::Unknown {
             let is_client = (direction == Direction::Request) == (way == Way::Sent);
@@ -299,14 +294,20 @@ impl Connection {
         // A piece that was cut for want of a decision is a hole in the middle of a message.
         let progress = parser.take(direction, piece(message, true, mark(message, way)), output);
         if progress == Progress::Leave {
-            self.unrecognised = UNRECOGNISED_MAX + 1;
-            return Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+            return self.leave();
         }
         self.parser = Some(parser);
         let (requests, responses) = wanted_bytes(protocol);
         let (sent_bytes, received_bytes) =
             if self.role == Role::Server { (responses, requests) } else { (requests, responses) };
         Verdict::Want { sent_bytes, received_bytes }
+    }
+
+    /// Nothing more is wanted of it, and no protocol is looked for any more.
+    fn leave(&mut self) -> Verdict {
+        self.parser = None;
+        self.unrecognised = UNRECOGNISED_MAX + 1;
+        Verdict::Want { sent_bytes: 0, received_bytes: 0 }
     }
 
     /// Whether bytes of this direction may go this way.
@@ -317,14 +318,10 @@ impl Connection {
 
 impl Ends {
     fn of(raw: &RawEnds) -> Self {
+        let unknown = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
         let address = |index: usize| {
-            let bytes = raw.addresses[index];
-            let ip = match raw.family {
-                INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-                INET6 => Ipv6Addr::from(bytes).to_canonical(),
-                _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            };
-            SocketAddr::new(ip, raw.ports[index])
+            let port = raw.ports[index];
+            address::of(raw.family, raw.addresses[index], port).unwrap_or_else(|| unknown(port))
         };
         Self { local: address(0), peer: address(1) }
     }
@@ -374,9 +371,7 @@ mod tests {
             head: Head { kind: 0, record_bytes: 0, time_ns: 1 },
             task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
             connection: 5,
-            start_ns: 0,
-            connect_ns: 0,
-            ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: INET, protocol: 6 },
+            ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: 2, protocol: 6 },
             role: role as u32,
             padding: 0,
         };
@@ -530,19 +525,8 @@ mod tests {
             let record = CloseRecord {
                 head: Head { kind: 0, record_bytes: 0, time_ns: 99 },
                 connection: 5,
-                cgroup_id: 0,
-                start_ns: 0,
-                connect_ns: 0,
-                moved: [0; 2],
                 messages: number,
                 turns: number,
-                retransmits: 0,
-                round_trip_us: 0,
-                error: 0,
-                last_state: 1,
-                ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: INET, protocol: 6 },
-                role: 0,
-                padding: 0,
             };
             connection.end(&record, &mut output);
             lost += connection.take_lost_exchanges();

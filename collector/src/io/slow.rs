@@ -2,13 +2,14 @@
 //!
 //! Refuses: symbols, clocks, I/O.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use collector_common::io::SlowRecord;
 
 use super::metrics::{descriptor, error_class, operation};
+use crate::address;
 use crate::arch::is_user_code_address;
 use crate::flow::Serving;
 use crate::loss::{Ledger, LossReason, Signal};
@@ -18,10 +19,6 @@ use crate::telemetry::SlowOperation;
 
 /// Slow operations of one window; more are lost as `window_full`.
 const OPERATIONS_MAX: usize = 512;
-
-/// Families of addresses (include/linux/socket.h).
-const INET: u16 = 2;
-const INET6: u16 = 10;
 
 /// A slow operation whose frames have no names yet.
 #[derive(Debug)]
@@ -137,13 +134,8 @@ fn text(bytes: &[u8]) -> String {
 /// Local and remote address of a socket that is connected.
 fn addresses(record: &SlowRecord) -> (Option<SocketAddr>, Option<SocketAddr>) {
     let address = |index: usize| {
-        let bytes = record.addresses[index];
-        let ip: IpAddr = match record.family {
-            INET => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
-            INET6 => Ipv6Addr::from(bytes).to_canonical(),
-            _ => return None,
-        };
-        Some(SocketAddr::new(ip, record.ports[index])).filter(|address| address.port() != 0)
+        let address = address::of(record.family, record.addresses[index], record.ports[index]);
+        address.filter(|address| address.port() != 0)
     };
     (address(0), address(1))
 }

@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 90] = [
+const FIELDS: [(&str, &str, &str); 89] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -76,7 +76,6 @@ const FIELDS: [(&str, &str, &str); 90] = [
     ("TCP_SRTT_US", "tcp_sock", "srtt_us"),
     ("TCP_BYTES_SENT", "tcp_sock", "bytes_sent"),
     ("TCP_BYTES_RETRANS", "tcp_sock", "bytes_retrans"),
-    ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
     ("SOCK_STATE", "sock_common", "skc_state"),
     ("THREAD_STATUS", "thread_info", "status"),
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
