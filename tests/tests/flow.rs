@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use tempfile::TempDir;
 use tests::agent::{Agent, Finished, STOP_MAX, run_to_end};
 use tests::nginx::Nginx;
@@ -306,10 +307,8 @@ fn a_slow_operation_knows_its_request() {
     let spans = spans::of_requests(&receiver.traces());
     let server = at(&spans, service.address(), false);
     let [server] = server[..] else { panic!("one request: {server:?}") };
-    let logs = receiver.logs();
-    let records = logs.iter().flat_map(|request| &request.resource_logs);
-    let records = records.flat_map(|resource| &resource.scope_logs).flat_map(|scope| &scope.log_records);
-    let of_file = records.filter(|record| {
+    let records = log_records(&receiver);
+    let of_file = records.iter().filter(|record| {
         record.event_name == "kansoku.io.slow" && format!("{:?}", record.attributes).contains("written")
     });
     let named: Vec<_> = of_file.map(|record| (&record.trace_id, &record.span_id)).collect();
@@ -340,10 +339,8 @@ fn a_crash_knows_its_request() {
     let servers = at(&spans, service.address(), false);
     let [server] = servers[..] else { panic!("one request: {servers:?}") };
     assert_eq!((&*server.name, server.attribute("error.type")), ("GET /crash", "no_response"));
-    let logs = receiver.logs();
-    let records = logs.iter().flat_map(|request| &request.resource_logs);
-    let mut records = records.flat_map(|resource| &resource.scope_logs).flat_map(|scope| &scope.log_records);
-    let record = records.find(|record| record.severity_text == "FATAL").expect("the crash is told");
+    let records = log_records(&receiver);
+    let record = records.iter().find(|record| record.severity_text == "FATAL").expect("the crash is told");
     assert_eq!((&record.trace_id, &record.span_id), (&server.trace_id, &server.id));
     let client = at(&spans, service.address(), true);
     assert_eq!(client.first().map(|client| &client.trace_id), Some(&server.trace_id));
@@ -474,6 +471,12 @@ fn read_response(stream: &mut TcpStream) {
         assert!(count > 0, "closed in the middle: {text}");
         bytes.extend_from_slice(&buffer[..count]);
     }
+}
+
+/// The log records that arrived.
+fn log_records(receiver: &Receiver) -> Vec<LogRecord> {
+    let resources = receiver.logs().into_iter().flat_map(|request| request.resource_logs);
+    resources.flat_map(|resource| resource.scope_logs).flat_map(|scope| scope.log_records).collect()
 }
 
 /// The last count of a histogram of one service, all series together.

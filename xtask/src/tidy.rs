@@ -28,6 +28,7 @@ pub fn run(workspace: &Path) -> Result<()> {
     };
     cargo(&["fmt", "--all", "--check"], ".")?;
     cargo(&["fmt", "--check"], "collector-ebpf")?;
+    cargo(&["fmt", "--check"], "tests/fuzz")?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], ".")?;
     if !exists("cargo-deny") {
         eprintln!("installing cargo-deny: some minutes, once");
