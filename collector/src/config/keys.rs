@@ -198,8 +198,8 @@ pub fn keys() -> Vec<Key> {
             "OTEL_TRACES_SAMPLER_ARG",
             Kind::Text,
             "1.0",
-            "Share of the traces that are kept, where no caller decided before. Errors and slow spans always are, metrics \
-             have all.",
+            "Share of the traces that are kept, where no caller decided before. Errors and slow spans always are, \
+             metrics have them all.",
         ),
         key(
             "trace.spans_per_second_max",
