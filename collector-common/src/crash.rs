@@ -7,8 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::event::{Head, Task};
 use crate::limits::{
-    COMM_BYTES, CWD_NAME_BYTES, CWD_NAMES_MAX, REGISTERS_MAX, STACK_FRAMES_MAX, STACK_MEMORY_BYTES,
-    STDERR_BYTES, STDERR_WRITE_BYTES_MAX, THREAD_NAMES_MAX,
+    COMM_BYTES, CWD_NAME_BYTES, CWD_NAMES_MAX, KERNEL_STACK_FRAMES_MAX, REGISTERS_MAX, STACK_FRAMES_MAX,
+    STACK_MEMORY_BYTES, STDERR_BYTES, STDERR_WRITE_BYTES_MAX, THREAD_NAMES_MAX,
 };
 
 /// QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS as bits by number: `SIG_KERNEL_COREDUMP_MASK` of
@@ -72,6 +72,29 @@ pub struct SignalRecord {
     pub thread_names: [[u8; COMM_BYTES]; THREAD_NAMES_MAX],
     /// The stack's memory.
     pub stack: [u8; STACK_MEMORY_BYTES],
+}
+
+/// Where the kernel was when it sent a process a signal that nothing but the end can follow. A value of a kernel map, at the
+/// place of the target's process id, and sent when the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct KernelStackRecord {
+    /// The record's head. Its time is that of the signal.
+    pub head: Head,
+    /// The thread that was running: the one that asked for memory, or the one that faulted.
+    pub task: Task,
+    /// Start of the target since boot.
+    pub target_start_ns: u64,
+    /// The target's process id; 0 while the record is written.
+    pub target_tgid: u32,
+    /// The signal's number.
+    pub signal: u32,
+    /// Frames that were read.
+    pub frame_count: u32,
+    /// Zero.
+    pub padding: u32,
+    /// Addresses in the kernel, innermost first: the tracing of the signal itself comes first.
+    pub frames: [u64; KERNEL_STACK_FRAMES_MAX],
 }
 
 /// Who sent a process its last signal of those that end processes (`signal_generate`). A value of a kernel map, at the

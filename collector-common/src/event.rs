@@ -4,7 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::crash::{DeathRecord, FaultRecord, SignalRecord};
+use crate::crash::{DeathRecord, FaultRecord, KernelStackRecord, SignalRecord};
 use crate::flow::{CloseRecord, Message, OpenRecord};
 use crate::io::SlowRecord;
 use crate::limits::COMM_BYTES;
@@ -39,6 +39,8 @@ pub enum Kind {
     Message = 11,
     /// [`CloseRecord`]
     Close = 12,
+    /// [`KernelStackRecord`]
+    KernelStack = 13,
 }
 
 /// The first bytes of every record.
@@ -86,6 +88,8 @@ pub enum Event<'a> {
     Fault(&'a FaultRecord),
     /// A fatal signal.
     Signal(&'a SignalRecord),
+    /// What the kernel did when it decided to end a process, sent at the end.
+    KernelStack(&'a KernelStackRecord),
     /// The last thread of a process ended, and not by a plain success.
     Death(&'a DeathRecord),
     /// An operation took long.
@@ -109,6 +113,7 @@ impl Event<'_> {
             Self::Sample(sample) => sample.head.head.time_ns,
             Self::Fault(record) => record.head.time_ns,
             Self::Signal(record) => record.fault.head.time_ns,
+            Self::KernelStack(record) => record.head.time_ns,
             Self::Death(record) => record.head.time_ns,
             Self::SlowOperation(record) => record.head.time_ns,
             Self::Open(record) => record.head.time_ns,
@@ -135,6 +140,9 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::Sample as u32 => Sample::decode(bytes).map(Event::Sample),
         kind if kind == Kind::Fault as u32 => FaultRecord::ref_from_bytes(bytes).ok().map(Event::Fault),
         kind if kind == Kind::Signal as u32 => SignalRecord::ref_from_bytes(bytes).ok().map(Event::Signal),
+        kind if kind == Kind::KernelStack as u32 => {
+            KernelStackRecord::ref_from_bytes(bytes).ok().map(Event::KernelStack)
+        }
         kind if kind == Kind::Death as u32 => DeathRecord::ref_from_bytes(bytes).ok().map(Event::Death),
         kind if kind == Kind::SlowOperation as u32 => {
             SlowRecord::ref_from_bytes(bytes).ok().map(Event::SlowOperation)
@@ -176,6 +184,7 @@ mod tests {
             Event::Sample(_) => Kind::Sample,
             Event::Fault(_) => Kind::Fault,
             Event::Signal(_) => Kind::Signal,
+            Event::KernelStack(_) => Kind::KernelStack,
             Event::Death(_) => Kind::Death,
             Event::SlowOperation(_) => Kind::SlowOperation,
             Event::Open(_) => Kind::Open,
@@ -236,6 +245,7 @@ mod tests {
         check(&fixed(Kind::Exec, size_of::<ExecRecord>()), Some(Kind::Exec));
         check(&fixed(Kind::Fault, size_of::<FaultRecord>()), Some(Kind::Fault));
         check(&fixed(Kind::Signal, size_of::<SignalRecord>()), Some(Kind::Signal));
+        check(&fixed(Kind::KernelStack, size_of::<KernelStackRecord>()), Some(Kind::KernelStack));
         check(&fixed(Kind::Death, size_of::<DeathRecord>()), Some(Kind::Death));
         check(&fixed(Kind::SlowOperation, size_of::<SlowRecord>()), Some(Kind::SlowOperation));
         check(&fixed(Kind::Open, size_of::<OpenRecord>()), Some(Kind::Open));

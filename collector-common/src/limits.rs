@@ -61,6 +61,12 @@ pub const STDERR_PROCESSES_MAX: u32 = 512;
 /// Places for the last handled fault of processes, likewise.
 pub const FAULTS_MAX: u32 = 512;
 
+/// Places for what the kernel was doing when it ended processes, likewise.
+pub const KERNEL_STACKS_MAX: u32 = 512;
+
+/// Frames of such a stack. The way from a system call to the OOM killer takes about 25.
+pub const KERNEL_STACK_FRAMES_MAX: usize = 32;
+
 /// Places for the last sender of processes, likewise.
 pub const SENDERS_MAX: u32 = 4096;
 
@@ -159,7 +165,7 @@ const _: () = assert!(CRASH_RING_BYTES.is_power_of_two() && DETAIL_RING_BYTES.is
 const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.is_power_of_two());
 const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
-const _: () = assert!(SENDERS_MAX.is_power_of_two());
+const _: () = assert!(SENDERS_MAX.is_power_of_two() && KERNEL_STACKS_MAX.is_power_of_two());
 const _: () = assert!(BUCKETS.is_power_of_two());
 const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_of_two());
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());

@@ -6,6 +6,7 @@
 
 mod cwd;
 mod fault;
+mod kernel_stack;
 mod sender;
 mod stderr;
 
@@ -39,12 +40,12 @@ static SIGNAL_GROUP_EXIT_CODE: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 #[btf_tracepoint(function = "signal_generate")]
 pub fn crash_sender(context: BtfTracePointContext) -> i32 {
-    sender::on_generate(context.arg(0), context.arg(1), context.arg(2), context.arg(4))
+    sender::on_generate(&context, context.arg(0), context.arg(1), context.arg(2), context.arg(4))
 }
 
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub fn crash_sender_raw(context: RawTracePointContext) -> i32 {
-    sender::on_generate(context.arg(0), context.arg(1), context.arg(2), context.arg(4))
+    sender::on_generate(&context, context.arg(0), context.arg(1), context.arg(2), context.arg(4))
 }
 
 #[btf_tracepoint(function = "signal_deliver")]
@@ -98,6 +99,7 @@ pub fn on_end(ending: TaskPointer) {
     }
     let task = task::current();
     fault::send_handled(task.tgid, task.start_ns);
+    kernel_stack::send(task.tgid, task.start_ns);
     emit::death_in_place(|record: *mut DeathRecord| {
         let (namespace_pid, namespace_level) = task::namespace_pid(ending).unwrap_or((0, 0));
         // SAFETY: the ring gave room for one record; each write is to a field of it.

@@ -6,6 +6,7 @@
 mod cgroup_memory;
 mod death;
 mod fingerprint;
+mod kernel_stack;
 mod limiter;
 mod metrics;
 mod own;
@@ -25,7 +26,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
-use collector_common::crash::{DeathRecord, FaultRecord, Sender as SenderRecord, SignalRecord};
+use collector_common::crash::{
+    DeathRecord, FaultRecord, KernelStackRecord, Sender as SenderRecord, SignalRecord,
+};
 use collector_common::event::Task;
 
 pub use death::{Clocks, Death, Detail};
@@ -128,7 +131,8 @@ impl Crashes {
 
     /// A thread took a fatal signal. It waits for the end of its process.
     pub fn on_signal(&mut self, record: &SignalRecord) {
-        let waiting = self.waiting(&record.fault.task, record.fault.head.time_ns);
+        let task = &record.fault.task;
+        let waiting = self.waiting(task.tgid, task.start_ns, record.fault.head.time_ns);
         if waiting.detail.signal.replace(Box::new(*record)).is_some() {
             self.ledger.lost(Signal::CrashDetail, LossReason::DetailOrphaned, 1);
         }
@@ -136,8 +140,16 @@ impl Crashes {
 
     /// A process that ends badly had handled a fault before.
     pub fn on_fault(&mut self, record: &FaultRecord) {
-        let waiting = self.waiting(&record.task, record.head.time_ns);
+        let waiting = self.waiting(record.task.tgid, record.task.start_ns, record.head.time_ns);
         if waiting.detail.handled.replace(Box::new(*record)).is_some() {
+            self.ledger.lost(Signal::CrashDetail, LossReason::DetailOrphaned, 1);
+        }
+    }
+
+    /// The kernel itself had decided about the end of a process.
+    pub fn on_kernel_stack(&mut self, record: &KernelStackRecord) {
+        let waiting = self.waiting(record.target_tgid, record.target_start_ns, record.head.time_ns);
+        if waiting.detail.kernel.replace(Box::new(*record)).is_some() {
             self.ledger.lost(Signal::CrashDetail, LossReason::DetailOrphaned, 1);
         }
     }
@@ -216,17 +228,17 @@ impl Crashes {
     }
 
     /// The details of a process, new ones if those that wait are of an older process with its id.
-    fn waiting(&mut self, task: &Task, time_ns: u64) -> &mut Waiting {
-        let is_other = self.details.get(&task.tgid).is_some_and(|waiting| waiting.start_ns != task.start_ns);
+    fn waiting(&mut self, tgid: u32, start_ns: u64, time_ns: u64) -> &mut Waiting {
+        let is_other = self.details.get(&tgid).is_some_and(|waiting| waiting.start_ns != start_ns);
         if is_other {
-            self.forget_detail(task.tgid);
-        } else if self.details.len() >= DETAILS_MAX && !self.details.contains_key(&task.tgid) {
+            self.forget_detail(tgid);
+        } else if self.details.len() >= DETAILS_MAX && !self.details.contains_key(&tgid) {
             let oldest =
                 self.details.iter().min_by_key(|(_, waiting)| waiting.since_ns).map(|(tgid, _)| *tgid);
             oldest.into_iter().for_each(|oldest| self.forget_detail(oldest));
         }
-        let new = Waiting { detail: Detail::default(), start_ns: task.start_ns, since_ns: time_ns };
-        self.details.entry(task.tgid).or_insert(new)
+        let new = Waiting { detail: Detail::default(), start_ns, since_ns: time_ns };
+        self.details.entry(tgid).or_insert(new)
     }
 
     fn forget_detail(&mut self, tgid: u32) {

@@ -243,6 +243,10 @@ impl Pipeline {
                 Some(crashes) => crashes.on_signal(record),
                 None => ledger.lost(Signal::CrashDetail, LossReason::Filtered, 1),
             },
+            Arrival::Ring(Event::KernelStack(record)) => match crashes {
+                Some(crashes) => crashes.on_kernel_stack(record),
+                None => ledger.lost(Signal::CrashDetail, LossReason::Filtered, 1),
+            },
             Arrival::Ring(Event::Death(record)) => match crashes {
                 Some(crashes) => crashes.on_death(record, processes, kernel.stderr_tails(), &clocks),
                 None => ledger.lost(Signal::Crash, LossReason::Filtered, 1),

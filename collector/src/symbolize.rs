@@ -6,6 +6,7 @@
 mod cache;
 mod debug_file;
 mod jit;
+pub mod kallsyms;
 mod kernel_symbols;
 mod locate;
 mod native;

@@ -187,6 +187,14 @@ pub fn functions(record: &Value) -> Vec<&str> {
     frames.map(|frame| frame["function"].as_str().unwrap_or("-")).collect()
 }
 
+/// Whether a function of the kernel's stack has one of these in its name; true where the kernel hides its functions and the
+/// record says so.
+pub fn was_in_kernel(record: &Value, names: &[&str]) -> bool {
+    let texts = |key: &str| record[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts("kernel_stack").any(|function| names.iter().any(|name| function.contains(name)))
+        || texts("incomplete").any(|reason| reason.contains("kptr_restrict"))
+}
+
 /// File name of a path in a record.
 pub fn file_name(value: &Value) -> &str {
     value.as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default()

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tests::agent::STOP_MAX;
-use tests::crash::{Checks, Death, Spool, expect_none, file_name, functions, hexadecimal, text};
+use tests::crash::{
+    Checks, Death, Spool, expect_none, file_name, functions, hexadecimal, text, was_in_kernel,
+};
 use tests::tools;
 use tests::workload::{FRAME_POINTERS, Program, source, utf8};
 
@@ -151,6 +153,7 @@ impl Case {
         self.check_fault(&mut checks);
         self.check_stack(&mut checks);
         self.check_threads(&mut checks, death);
+        self.check_kernel_stack(&mut checks);
         // abort() and a thread that signals itself have a sender, faults have none but the kernel.
         let sender = text(record, "/sender/kind");
         if self.code == "SI_TKILL" {
@@ -226,6 +229,26 @@ impl Case {
             let is_said = record["incomplete"].as_array().is_some_and(|reasons| !reasons.is_empty());
             checks.holds("the record says that its stack is broken", is_said);
         }
+    }
+
+    /// What the process did to itself by a system call has nothing to show of the kernel.
+    fn check_kernel_stack(&self, checks: &mut Checks) {
+        match (self.code, self.signal) {
+            ("SI_TKILL" | "SI_USER", _) => checks.is("/kernel_stack", json!([])),
+            (_, signal) => {
+                let expected: &[&str] = match signal {
+                    "SIGSYS" => &["seccomp"],
+                    "SIGBUS" | "SIGSEGV" => &["fault", "exc_", "force_sig"],
+                    "SIGXCPU" => &["timer"],
+                    _ => &[""],
+                };
+                let is_so = was_in_kernel(checks.record(), expected);
+                checks.holds(&format!("the kernel was in one of {expected:?}"), is_so);
+            }
+        }
+        let record = checks.record();
+        let has_address = record["kernel_stack"].to_string().contains("ffff");
+        checks.holds("no address of the kernel is told", !has_address);
     }
 
     fn check_threads(&self, checks: &mut Checks, death: &Death) {

@@ -94,6 +94,7 @@ fn killers() {
         checks.holds("the sender is the shell", names.contains(&text(&record, "/sender/executable_name")));
         checks.contains("/summary", &name);
         checks.is("/oom", Value::Null);
+        checks.is("/kernel_stack", json!([]));
         checks.is("/process/executable_name", "crash");
         checks.is("/process/executable_path", utf8(program.path()));
         checks.is("/process/command_args", [utf8(program.path()), mode].as_slice());
@@ -241,6 +242,9 @@ fn oom_kill() {
         checks.is("/oom/oom_score_adj", 1000);
         checks.is("/oom/invoked_by", "crash");
         checks.is("/oom/swap_bytes", 0);
+        for way in [&["oom_kill"][..], &["charge"], &["fault"]] {
+            checks.holds(&format!("the kernel was in {way:?}"), crash::was_in_kernel(&record, way));
+        }
         let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
         let anonymous = number("/oom/anon_bytes");
         checks.holds(
@@ -268,6 +272,42 @@ fn oom_kill() {
     assert!(counted > 0, "kansoku.process.exits: {exits:#?}");
     assert_eq!(receiver.complaints(), Vec::<String>::new());
     expect_none(problems);
+}
+
+/// Writes a setting of the kernel, and the old one when it goes.
+struct Setting(&'static str, String);
+
+impl Setting {
+    fn write(path: &'static str, value: &str) -> Self {
+        let before = std::fs::read_to_string(path).expect("the setting is there");
+        std::fs::write(path, value).expect("we are root");
+        Self(path, before)
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0, &self.1);
+    }
+}
+
+/// A kernel that hides its addresses gets none of its functions told, and the record says why.
+#[test]
+fn a_kernel_that_hides_its_functions() {
+    let program = program(&[]);
+    let spool = Spool::default();
+    let agent = spool.start_agent(&[], &[]);
+    let hidden = Setting::write("/proc/sys/kernel/kptr_restrict", "2");
+    let death = Death::of(&mut program.command(&["segv"]));
+    let record = spool.wait_for_pid("segv", death.pid);
+    drop(hidden);
+    let mut checks = Checks::of("hidden", &record);
+    checks.is("/kernel_stack", json!([]));
+    let reasons = record["incomplete"].to_string();
+    checks.holds(&format!("{reasons} names the setting"), reasons.contains("kernel.kptr_restrict"));
+    checks.expect();
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
 }
 
 /// A process that lives for 100 ms in a container made by runc: its record is its own, and runc has none.

@@ -40,13 +40,13 @@ static TASK_THREAD_NODE: Global<u32> = Global::new(OFFSET_UNKNOWN);
 static TASK_COMM: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `sigaction.sa_handler`, the first member of `k_sigaction`.
 #[unsafe(no_mangle)]
-static SIGACTION_HANDLER: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SIGACTION_HANDLER: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// SIGABRT
 const ABORT: i32 = 6;
 
 /// `SIG_DFL` and `SIG_IGN`
-const DEFAULT_ACTION: u64 = 0;
+pub const DEFAULT_ACTION: u64 = 0;
 const IGNORE: u64 = 1;
 
 /// `kernel_siginfo.si_code` and the first word of what follows, which is the address for faults: ABI.

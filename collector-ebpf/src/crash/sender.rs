@@ -4,15 +4,16 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ktime_get_ns,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
+use aya_ebpf::{EbpfContext, Global};
 use collector_common::crash::{DUMPS_CORE, Sender, is_one_of};
 use collector_common::limits::{COMM_BYTES, OFFSET_UNKNOWN, SENDERS_MAX, place_of};
 
+use super::kernel_stack;
 use crate::task::{self, TaskPointer};
 
 /// `mm_struct.rss_stat`
@@ -54,7 +55,13 @@ static SENDERS: Array<Sender> = Array::with_max_entries(SENDERS_MAX, 0);
 
 /// A signal is sent to a task.
 #[inline(always)]
-pub fn on_generate(signal: i32, information: u64, target: TaskPointer, result: i32) -> i32 {
+pub fn on_generate<C: EbpfContext>(
+    context: &C,
+    signal: i32,
+    information: u64,
+    target: TaskPointer,
+    result: i32,
+) -> i32 {
     if !is_one_of(signal, WATCHED) || (result != DELIVERED && result != LOSE_INFO) {
         return 0;
     }
@@ -80,6 +87,9 @@ pub fn on_generate(signal: i32, information: u64, target: TaskPointer, result: i
     }
     // SAFETY: as above.
     unsafe { place.write(sender) };
+    if sender.by_kernel == 1 && (signal == KILL as i32 || kernel_stack::is_fatal(signal, target)) {
+        kernel_stack::keep(context, signal, target_tgid, sender.target_start_ns);
+    }
     0
 }
 

@@ -72,6 +72,7 @@ pub(super) fn show(record: &CrashRecord, all: bool) -> String {
     who(&mut page, record);
     how(&mut page, record);
     stack(&mut page, &record.stack);
+    kernel_stack(&mut page, &record.kernel_stack);
     threads(&mut page, record);
     last_words(&mut page, record);
     registers(&mut page, record);
@@ -263,6 +264,16 @@ fn stack(page: &mut Page, frames: &[StackFrame]) {
         if !place.is_empty() {
             page.line(&" ".repeat(label.len() + 2), &place);
         }
+    }
+}
+
+fn kernel_stack(page: &mut Page, functions: &[String]) {
+    if functions.is_empty() {
+        return;
+    }
+    page.section("Kernel stack of the sender, innermost first");
+    for (number, function) in functions.iter().enumerate() {
+        page.line(&format!("{number:>2}  "), function);
     }
 }
 
@@ -612,6 +623,7 @@ mod tests {
                 frame("0x1010", "main", false),
                 frame("0x9000", "", false),
             ],
+            kernel_stack: vec!["oom_kill_process+0x71".to_owned()],
             threads: Some(Threads { total: 23, by_name: map(&[("main", 1), ("tokio", 20), ("gc", 2)]) }),
             mappings: vec![
                 mapping("0x1000", "0x2000", "/app/checkout"),
@@ -678,6 +690,7 @@ mod tests {
                 " 0  core::ops::index  [inlined]",
                 "at src/main.rs:42  in checkout+0x1234",
                 " 2  0x9000",
+                " 0  oom_kill_process+0x71",
                 "20 tokio      2 gc         1 main",
                 r"| \u{1b}[31mtwo\u{1b}[0m    three",
                 "r8 0x00007ffe12345678      r9 0x00007ffe12345678     r10 0x00007ffe12345678",
@@ -699,8 +712,17 @@ mod tests {
 
     #[test]
     fn an_empty_record() {
-        let missing =
-            ["Stack", "Threads", "Last words", "Registers", "Mappings", "Missing", "sender", "directory"];
+        let missing = [
+            "Stack",
+            "Kernel stack",
+            "Threads",
+            "Last words",
+            "Registers",
+            "Mappings",
+            "Missing",
+            "sender",
+            "directory",
+        ];
         let missing = missing.map(|title| format!("!{title}"));
         check(&CrashRecord::default(), true, &missing.each_ref().map(String::as_str));
         check(&CrashRecord::default(), true, &["crash", "1970-01-01 00:00:00.000000 UTC"]);
@@ -745,6 +767,7 @@ mod tests {
             mappings: vec![mapping("0xzz", "", &evil)],
             stderr: Some(Stderr { text: evil.clone(), written_bytes: u64::MAX, is_truncated: false }),
             dump: Some(DumpFile { format: evil.clone(), path: evil.clone(), ..DumpFile::default() }),
+            kernel_stack: vec![evil.clone()],
             incomplete: vec![evil.clone()],
             ..CrashRecord::default()
         };

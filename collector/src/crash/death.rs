@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use collector_common::crash::{DeathRecord, FaultRecord, SignalRecord};
+use collector_common::crash::{DeathRecord, FaultRecord, KernelStackRecord, SignalRecord};
 use collector_common::event::Task;
 
 use super::cgroup_memory::oom_scope;
 use super::record::{CgroupMemory, Kind, OomInfo, Sender};
-use super::text;
+use super::{status, text};
 use crate::arch;
 use crate::identity::Subject;
 use crate::kernel::Tail;
@@ -27,6 +27,8 @@ pub struct Detail {
     pub signal: Option<Box<SignalRecord>>,
     /// The last one that the process handled.
     pub handled: Option<Box<FaultRecord>>,
+    /// Where the kernel was when it decided about the end.
+    pub kernel: Option<Box<KernelStackRecord>>,
 }
 
 /// Distances of the kernel's clocks from the epoch at this moment, nanoseconds.
@@ -109,7 +111,8 @@ impl Detail {
 
     /// How many records of the kernel side it holds.
     pub fn records(&self) -> u64 {
-        u64::from(self.signal.is_some()) + u64::from(self.handled.is_some())
+        let count = |is_there: bool| u64::from(is_there);
+        count(self.signal.is_some()) + count(self.handled.is_some()) + count(self.kernel.is_some())
     }
 }
 
@@ -139,6 +142,9 @@ impl Death {
             record.head.time_ns.saturating_sub(fault.head.time_ns) <= HANDLED_FAULT_AGE_NS_MAX
         };
         detail.handled = detail.handled.filter(|fault| is_recent(fault));
+        // A signal that something else came before did not end it.
+        let deadly = status::signal(record.status);
+        detail.kernel = detail.kernel.filter(|stack| Some(stack.signal) == deadly);
         let has_start = record.task.start_ns != 0;
         Self {
             kind,

@@ -49,6 +49,10 @@ pub struct CrashRecord {
     pub registers: BTreeMap<String, String>,
     /// The user stack, innermost first.
     pub stack: Vec<StackFrame>,
+    /// What the kernel was doing when it decided to end the process, innermost first, `function+0x…`: of the thread that
+    /// [`sender`](Self::sender) names. Of an OOM kill that is the one that asked for memory.
+    #[serde(default)]
+    pub kernel_stack: Vec<String>,
     /// The threads at the moment of the signal.
     pub threads: Option<Threads>,
     /// Code that was mapped.

@@ -11,10 +11,11 @@ use collector_common::limits::{STACK_PAGE_BYTES, STACK_PAGES_MAX};
 
 use super::death::Death;
 use super::fingerprint::fingerprint;
+use super::kernel_stack;
 use super::place;
 use super::record::{
-    CodeMapping, CrashRecord, DumpFile, Exit, Kind, ProcessInfo, SCHEMA, SignalInfo, SpanInfo, StackFrame,
-    Stderr, Threads,
+    CodeMapping, CrashRecord, DumpFile, Exit, Kind, ProcessInfo, SCHEMA, SenderKind, SignalInfo, SpanInfo,
+    StackFrame, Stderr, Threads,
 };
 use super::redact::Redactor;
 use super::summary;
@@ -25,6 +26,7 @@ use crate::dump::service::{self, RENAME_MAX};
 use crate::dump::{Policies, Store};
 use crate::process::{Place, TICK_NS, comm};
 use crate::profile::{Frame, called_from};
+use crate::symbolize::kallsyms::Kallsyms;
 use crate::symbolize::{SymbolOptions, Symbolizer};
 use crate::telemetry::{FrameKind, Location, hexadecimal};
 
@@ -46,6 +48,7 @@ const RENAME_POLL: Duration = Duration::from_millis(10);
 /// Makes records.
 pub struct Reporter {
     symbolizer: Symbolizer,
+    kallsyms: Kallsyms,
     redactor: Redactor,
     dumps: Option<(Store, Policies)>,
     is_hurried: bool,
@@ -62,6 +65,7 @@ impl Reporter {
         };
         Self {
             symbolizer: Symbolizer::new(options),
+            kallsyms: Kallsyms::default(),
             redactor,
             dumps,
             is_hurried: false,
@@ -105,6 +109,7 @@ impl Reporter {
         };
         self.add_signal(death, &mut record);
         self.add_stack(death, &mut record);
+        self.add_kernel_stack(death, &mut record);
         note_gaps(death, &mut record);
         record.fingerprint = self.fingerprint(death, &record);
         record.summary = self.redactor.text(&summary::of(&record));
@@ -234,6 +239,23 @@ impl Reporter {
         record.stack = frames.flat_map(|(&address, location)| stack_frames(address, location)).collect();
     }
 
+    /// Of a death that somebody else is behind there is none, and nothing is missing.
+    fn add_kernel_stack(&mut self, death: &Death, record: &mut CrashRecord) {
+        let note = match &death.detail.kernel {
+            Some(_) if self.is_hurried => "the agent was stopping",
+            Some(stack) => match kernel_stack::functions(stack, &mut self.kallsyms) {
+                Ok(functions) => {
+                    record.kernel_stack = functions;
+                    return;
+                }
+                Err(reason) => reason,
+            },
+            None if is_by_kernel(death) && !death.is_reduced => "the kernel side's record was lost",
+            None => return,
+        };
+        record.incomplete.push(format!("kernel stack: {note}"));
+    }
+
     /// Where the code's files can be opened now.
     fn regions(&self, death: &Death) -> Vec<CodeRegion> {
         let region = |(start, end, place): (u64, u64, &Place)| match place {
@@ -311,6 +333,12 @@ fn threads(signal: &SignalRecord) -> Threads {
         *by_name.entry(text(name)).or_default() += 1;
     }
     Threads { total: signal.thread_count, by_name }
+}
+
+/// Whether the kernel side keeps the kernel's stack of such a death.
+fn is_by_kernel(death: &Death) -> bool {
+    matches!(death.kind, Kind::Crash | Kind::OomKill | Kind::Kill)
+        && death.sender.as_ref().is_some_and(|sender| sender.kind == SenderKind::Kernel)
 }
 
 /// The pages of the stack that could be read.

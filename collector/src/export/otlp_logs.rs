@@ -142,6 +142,7 @@ fn add_crash(record: &CrashRecord, list: &mut List) {
         let registers = record.registers.iter().map(|(name, value)| format!("{name}={value}"));
         list.text("kansoku.crash.registers", Some(registers.collect::<Vec<_>>().join(" ")));
     }
+    list.texts("kansoku.crash.kernel_stack", &record.kernel_stack);
     list.number("kansoku.crash.threads", record.threads.as_ref().map(|threads| threads.total));
     list.text("kansoku.crash.stderr", record.stderr.as_ref().map(|stderr| stderr.text.clone()));
     list.text("kansoku.crash.dump.format", record.dump.as_ref().map(|dump| dump.format.clone()));

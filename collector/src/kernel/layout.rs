@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 89] = [
+const FIELDS: [(&str, &str, &str); 91] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -26,6 +26,8 @@ const FIELDS: [(&str, &str, &str); 89] = [
     ("SIGNAL_THREAD_HEAD", "signal_struct", "thread_head"),
     ("SIGNAL_GROUP_EXIT_CODE", "signal_struct", "group_exit_code"),
     ("SIGNAL_OOM_SCORE_ADJ", "signal_struct", "oom_score_adj"),
+    ("TASK_SIGHAND", "task_struct", "sighand"),
+    ("SIGHAND_ACTION", "sighand_struct", "action"),
     ("SIGACTION_HANDLER", "sigaction", "sa_handler"),
     ("MM_ARG_START", "mm_struct", "arg_start"),
     ("MM_ARG_END", "mm_struct", "arg_end"),
@@ -98,7 +100,8 @@ const FIELDS: [(&str, &str, &str); 89] = [
 ];
 
 /// Global variable, struct whose size it holds.
-const SIZES: [(&str, &str); 2] = [("PT_REGS_BYTES", "pt_regs"), ("UPID_BYTES", "upid")];
+const SIZES: [(&str, &str); 3] =
+    [("PT_REGS_BYTES", "pt_regs"), ("UPID_BYTES", "upid"), ("K_SIGACTION_BYTES", "k_sigaction")];
 
 /// Values of the programs' globals; those that are not known are left out.
 pub fn of(btf: &Btf) -> Vec<(&'static str, u32)> {

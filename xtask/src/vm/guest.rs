@@ -83,7 +83,8 @@ echo samples: $before in 3 s, $after in 8 s with a processor away for 2 s
 test $after -gt $((before * 2))",
         need: Need::Required,
     },
-    // A null pointer: the record must name the signal and the function, and count the kill beside it.
+    // A null pointer: the record must name the signal and the function, and count the kill beside it. A cgroup at its limit:
+    // what the kernel did is on its stack.
     Check {
         name: "crash",
         command: "KANSOKU_LOG_LEVEL=info,collector::cli=debug kansoku run --set crash.spool=/tmp/crashes > /tmp/run.log 2>&1 &
@@ -92,6 +93,10 @@ until grep -q hooked /tmp/run.log; do sleep 1; done
 crash segv
 sleep 60 &
 kill -9 $!
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
+mkdir -p /sys/fs/cgroup/small
+echo 32M > /sys/fs/cgroup/small/memory.max
+sh -c 'echo $$ > /sys/fs/cgroup/small/cgroup.procs; exec crash oom_main 128'
 sleep 3
 kill $agent
 wait $agent
@@ -101,7 +106,9 @@ kansoku crashes export --spool /tmp/crashes -o /tmp/crashes.json || exit 1
 grep -q 'SIGSEGV (SEGV_MAPERR) at 0x18, null page, in crash_here' /tmp/crashes.json || exit 2
 grep 'crash_here' /tmp/crashes.json | grep -q '\"rip\":\"0x' || exit 3
 grep -q '\"kind\":\"kill\"' /tmp/crashes.json || exit 4
-grep -q 'The books balance' /tmp/run.log || exit 5",
+grep -q 'The books balance' /tmp/run.log || exit 5
+grep 'crash_here' /tmp/crashes.json | grep -q '\"kernel_stack\":.*force_sig' || exit 6
+grep '\"kind\":\"oom_kill\"' /tmp/crashes.json | grep -q '\"kernel_stack\":.*oom_kill_process.*charge' || exit 7",
         need: Need::Required,
     },
     // A container on cgroup v2 reads 777 blocks: the endpoint must tell them, exactly, and its memory and latencies.
