@@ -92,7 +92,8 @@ pub enum LossReason {
     ExportSwitchedOff = 14,
     /// Daemon: an end that makes no record by rule, such as a plain non-zero exit of a helper. Only counted.
     HealthyExit = 15,
-    /// Daemon: too many deaths of one kind in a minute, or too many in all. Counted in the next record of the kind.
+    /// Daemon: too many deaths of one kind in a minute. A record of the kind stands for them and says how many they are; they
+    /// are counted here when it goes out.
     CrashRateLimited = 16,
     /// Daemon: the crash reporter was behind by its maximum of deaths.
     CrashReporterBehind = 17,
@@ -117,11 +118,13 @@ pub enum LossReason {
     /// Kernel: more exchanges on the node than the user's budget, or on a connection before it was recognised; this one
     /// was not captured.
     OverBudget = 27,
+    /// Daemon: too many kinds of deaths in a minute. No record stands for this one; it is in the metrics.
+    CrashKindsFull = 28,
 }
 
 impl LossReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::RingFull,
         Self::ScratchMissing,
         Self::SidebandLost,
@@ -150,6 +153,7 @@ impl LossReason {
         Self::SpansFull,
         Self::ConnectionUnknown,
         Self::OverBudget,
+        Self::CrashKindsFull,
     ];
 
     /// The name in metrics and tables.
@@ -183,6 +187,7 @@ impl LossReason {
             Self::SpansFull => "spans_full",
             Self::ConnectionUnknown => "connection_unknown",
             Self::OverBudget => "over_budget",
+            Self::CrashKindsFull => "crash_kinds_full",
         }
     }
 }
@@ -216,6 +221,7 @@ impl LossReason {
             | Self::Filtered
             | Self::HealthyExit
             | Self::CrashRateLimited
+            | Self::CrashKindsFull
             | Self::CrashReporterBehind
             | Self::DetailOrphaned
             | Self::ExchangeBroken

@@ -341,18 +341,21 @@ impl Crashes {
                     self.send(death)
                 }
             }
-            Passage::Held { replaced: true } | Passage::Refused => {
-                self.ledger.lost(Signal::Crash, LossReason::CrashRateLimited, 1);
-            }
-            Passage::Held { replaced: false } => {}
+            Passage::Held => {}
+            Passage::Refused => self.ledger.lost(Signal::Crash, LossReason::CrashKindsFull, 1),
         }
     }
 
+    /// What a death stands for has the fate of its record.
     fn send(&self, death: Box<Death>) {
+        let suppressed = death.suppressed;
         match self.output.try_send(death) {
-            Ok(()) => self.ledger.represented(Signal::Crash, 1),
+            Ok(()) => {
+                self.ledger.represented(Signal::Crash, 1);
+                self.ledger.lost(Signal::Crash, LossReason::CrashRateLimited, suppressed);
+            }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.ledger.lost(Signal::Crash, LossReason::CrashReporterBehind, 1);
+                self.ledger.lost(Signal::Crash, LossReason::CrashReporterBehind, 1 + suppressed);
             }
         }
     }
@@ -403,3 +406,6 @@ fn text(bytes: &[u8]) -> String {
     let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,13 +9,14 @@ const KERNEL_REASONS: [&str; 6] =
     ["ring_full", "scratch_missing", "sideband_lost", "malformed", "connections_full", "over_budget"];
 
 /// Reasons that apply between a typed record and a flushed window.
-const REPRESENT_REASONS: [&str; 12] = [
+const REPRESENT_REASONS: [&str; 13] = [
     "backlog",
     "window_full",
     "process_table_full",
     "filtered",
     "healthy_exit",
     "crash_rate_limited",
+    "crash_kinds_full",
     "crash_reporter_behind",
     "crash_detail_orphan",
     "exchange_broken",

@@ -42,6 +42,7 @@ pub fn counter(requests: &[ExportMetricsServiceRequest], name: &str) -> Vec<Seri
                 let text = match value {
                     Some(Value::StringValue(text)) => text.clone(),
                     Some(Value::IntValue(number)) => number.to_string(),
+                    Some(Value::BoolValue(flag)) => flag.to_string(),
                     other => panic!("{name}: {} is {other:?}", pair.key),
                 };
                 (pair.key.clone(), text)

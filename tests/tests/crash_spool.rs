@@ -82,6 +82,44 @@ fn a_storm_of_a_thousand() {
     assert_eq!(receiver.complaints(), Vec::<String>::new());
 }
 
+/// More kinds of deaths in a minute than are told apart: records, what they stand for, and counted losses are all deaths, and
+/// the metrics have every one in a series or in the overflow.
+#[test]
+fn more_kinds_than_are_told_apart() {
+    const KINDS: u64 = 1_100;
+    const OFTEN: u64 = 20;
+    let program = program();
+    let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
+    let spool = Spool::default();
+    let agent = spool.start_agent(&["profile.window_ms=1000"], &receiver.variables());
+    for _ in 0..OFTEN {
+        run(&mut program.command(&["tgkill"]));
+    }
+    for kind in 0..KINDS {
+        let path = program.directory().join(format!("kind-{kind}"));
+        std::fs::hard_link(program.path(), &path).expect("our directory");
+        run(Command::new(&path).arg("tgkill"));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    agent.terminate();
+    let books = agent.finish(STOP_MAX).expect_code(0).books();
+    books.expect_balance();
+    let account = books.of("crash");
+    let deaths = account.seen - account.lost_as("healthy_exit");
+    assert!(deaths >= KINDS + OFTEN, "{account:#?}");
+    let records = crash::log_records(&receiver.logs());
+    let suppressed =
+        |record: &LogRecord| record.attributes["kansoku.crash.suppressed"].as_u64().unwrap_or_default();
+    let stood_for: u64 = records.iter().map(suppressed).sum();
+    let lost = ["crash_kinds_full", "crash_reporter_behind"].map(|reason| account.lost_as(reason));
+    println!("{} records stand for {stood_for} more; lost {lost:?} of {deaths}", records.len());
+    assert_eq!(records.len() as u64 + stood_for + lost[0] + lost[1], deaths, "{account:#?}");
+    assert_eq!(account.lost_as("crash_rate_limited"), stood_for, "{account:#?}");
+    assert!(stood_for >= OFTEN - 11 && lost[0] >= KINDS - 1_024, "{account:#?}");
+    let crashes = metrics::counter(&receiver.metrics(), "kansoku.crashes");
+    assert_eq!(metrics::total(&crashes, |_| true), deaths, "kansoku.crashes");
+}
+
 /// The backend is down when a process dies, and up after a restart of the agent: the record arrives, and never again.
 #[test]
 fn exactly_once_across_restarts() {

@@ -1,7 +1,7 @@
 //! Lets so many deaths of one kind through in a minute, holds the last one back, and counts the rest.
 //!
 //! When a minute of a key is over, the death that was held comes out with the number of those it stands for: so what
-//! came out plus what it stands for is exactly what died. Refuses: clocks; time is an argument.
+//! came out, what it stands for and what was refused is exactly what died. Refuses: clocks; time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,7 +9,7 @@ use std::hash::Hash;
 /// Length of a key's period.
 const PERIOD_NS: u64 = 60_000_000_000;
 
-/// Keys at once. More share the fate of a key that is over its limit.
+/// Keys at once. Deaths of more are refused.
 const KEYS_MAX: usize = 1_024;
 
 /// Deaths by key.
@@ -31,12 +31,9 @@ struct Period<D> {
 pub enum Passage<D> {
     /// It goes on.
     Passes(D),
-    /// It waits in place of an older one, which is only counted now; or it is the first that waits.
-    Held {
-        /// Whether an older one gave way.
-        replaced: bool,
-    },
-    /// There are too many keys: it is only counted.
+    /// It waits, to stand for those that waited before it.
+    Held,
+    /// There are too many keys: nothing will stand for it.
     Refused,
 }
 
@@ -65,9 +62,8 @@ impl<K: Hash + Eq + Clone, D> Limiter<K, D> {
             period.passed += 1;
             return Passage::Passes(death);
         }
-        let replaced = period.held.replace(death).is_some();
-        period.suppressed += u64::from(replaced);
-        Passage::Held { replaced }
+        period.suppressed += u64::from(period.held.replace(death).is_some());
+        Passage::Held
     }
 
     /// Takes the deaths out whose minute is over, with the number of those they stand for. `u64::MAX` takes all.
@@ -116,8 +112,8 @@ mod tests {
     fn a_new_period_starts_with_nothing_suppressed() {
         let mut limiter = Limiter::new(1);
         assert_eq!(limiter.admit('a', 1, 0), Passage::Passes(1));
-        assert_eq!(limiter.admit('a', 2, 0), Passage::Held { replaced: false });
-        assert_eq!(limiter.admit('a', 3, 0), Passage::Held { replaced: true });
+        assert_eq!(limiter.admit('a', 2, 0), Passage::Held);
+        assert_eq!(limiter.admit('a', 3, 0), Passage::Held);
         assert_eq!(limiter.take_due(SECOND), []);
         assert_eq!(limiter.take_due(u64::MAX), [(3, 1)]);
         assert_eq!(limiter.admit('a', 4, 61 * SECOND), Passage::Passes(4));

@@ -12,7 +12,7 @@ use super::{signals, status};
 use crate::dump::socket::Outcomes;
 use crate::telemetry::{Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point, Text};
 
-/// Series of deaths.
+/// Series of deaths, and of OOM kills.
 const SERIES_MAX: usize = 1_024;
 
 /// Counts since the agent's start.
@@ -21,6 +21,7 @@ pub struct CrashMetrics {
     deaths: BTreeMap<(String, Kind, String), u64>,
     oom_kills: BTreeMap<String, u64>,
     overflow: u64,
+    oom_overflow: u64,
     dump_outcomes: Option<Arc<Outcomes>>,
     recorded: u64,
     stopped: u64,
@@ -38,16 +39,10 @@ impl CrashMetrics {
     pub fn count_death(&mut self, service: &str, kind: Kind, status: u32) {
         self.recorded += 1;
         let key = (service.to_owned(), kind, reason(status));
-        if kind == Kind::OomKill
-            && (self.oom_kills.len() < SERIES_MAX || self.oom_kills.contains_key(service))
-        {
-            *self.oom_kills.entry(service.to_owned()).or_default() += 1;
+        if kind == Kind::OomKill {
+            count(&mut self.oom_kills, &mut self.oom_overflow, service.to_owned());
         }
-        if self.deaths.len() >= SERIES_MAX && !self.deaths.contains_key(&key) {
-            self.overflow += 1;
-        } else {
-            *self.deaths.entry(key).or_default() += 1;
-        }
+        count(&mut self.deaths, &mut self.overflow, key);
     }
 
     /// Counts an end that makes no record.
@@ -68,8 +63,6 @@ impl CrashMetrics {
             ];
             self.point(attributes, *count)
         });
-        let overflow =
-            (self.overflow > 0).then(|| self.point([(OVERFLOW_ATTRIBUTE, "true".to_owned())], self.overflow));
         let oom_kills = self
             .oom_kills
             .iter()
@@ -88,13 +81,13 @@ impl CrashMetrics {
                 "kansoku.crashes",
                 "Abnormal deaths of processes by workload.",
                 "{crash}",
-                deaths.chain(overflow).collect(),
+                deaths.chain(self.overflow(self.overflow)).collect(),
             ),
             counter(
                 "kansoku.oom_kills",
                 "Processes that the OOM killer chose, children of a container's main process included.",
                 "{process}",
-                oom_kills.collect(),
+                oom_kills.chain(self.overflow(self.oom_overflow)).collect(),
             ),
             counter("kansoku.process.exits", "Ends of processes by outcome.", "{process}", exits.into()),
             counter("kansoku.dumps", "Dumps that the kernel offered, by outcome.", "{dump}", self.dumps()),
@@ -106,6 +99,10 @@ impl CrashMetrics {
     fn point<const COUNT: usize>(&self, attributes: [(&'static str, String); COUNT], value: u64) -> Point {
         let attributes = attributes.into_iter().map(|(key, value)| (Text::from(key), Text::from(value)));
         Point::number(Owner::Agent, attributes.collect(), self.start_unix_ns, value as f64)
+    }
+
+    fn overflow(&self, count: u64) -> Option<Point> {
+        (count > 0).then(|| self.point([(OVERFLOW_ATTRIBUTE, "true".to_owned())], count))
     }
 
     fn dumps(&self) -> Vec<Point> {
@@ -122,6 +119,15 @@ impl CrashMetrics {
             self.point([("kansoku.dump.outcome", outcome.to_owned())], count.load(Ordering::Relaxed))
         };
         counts.into_iter().map(point).collect()
+    }
+}
+
+/// Counts in the series of a key, or beside them where there is no room for one more.
+fn count<K: Ord>(series: &mut BTreeMap<K, u64>, overflow: &mut u64, key: K) {
+    if series.len() >= SERIES_MAX && !series.contains_key(&key) {
+        *overflow += 1;
+    } else {
+        *series.entry(key).or_default() += 1;
     }
 }
 
@@ -161,7 +167,10 @@ mod tests {
         let sum = |metric: &Metric| metric.points.iter().map(number).sum::<u64>();
         assert_eq!(sum(&read[0]), SERIES_MAX as u64 + 11);
         assert!(read[0].points.len() <= SERIES_MAX + 1);
-        assert!(read[1].points.len() <= SERIES_MAX);
+        assert_eq!(sum(&read[1]), SERIES_MAX as u64 + 10);
+        assert!(read[1].points.len() <= SERIES_MAX + 1);
+        let overflow = read[1].points.last().and_then(|point| point.attributes.first());
+        assert!(overflow.is_some_and(|(key, _)| &**key == OVERFLOW_ATTRIBUTE), "{overflow:?}");
         assert_eq!(sum(&read[2]), 5_000);
     }
 }
