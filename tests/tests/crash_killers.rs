@@ -263,6 +263,15 @@ fn oom_kill() {
     }
     agent.terminate();
     agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+    for log in &crash::log_records(&receiver.logs()) {
+        let mut checks = Checks::of("the log record", &log.attributes);
+        checks.is("/kansoku.crash.oom.score_adj", 1000);
+        let events = &log.attributes["kansoku.crash.cgroup.memory.events.oom_kill"];
+        checks.holds("the cgroup's events are told", events.as_u64() >= Some(1));
+        let functions = log.attributes["kansoku.crash.kernel_stack"].to_string();
+        checks.holds("the kernel's stack is told", functions.contains("oom_kill_process"));
+        problems.extend(checks.problems());
+    }
     let requests = receiver.metrics();
     let kills = metrics::counter(&requests, "kansoku.oom_kills");
     let counted = metrics::total(&kills, |series| !series.attribute("service.name").is_empty());

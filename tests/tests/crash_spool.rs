@@ -221,10 +221,17 @@ fn check_log_record(log: &LogRecord, record: &Value) {
         ("kansoku.crash.fingerprint", "/fingerprint"),
         ("kansoku.crash.signal.code", "/signal/code_name"),
         ("kansoku.crash.fault.address", "/signal/fault_address"),
+        ("kansoku.crash.kernel_stack", "/kernel_stack"),
+        ("kansoku.crash.process.group.id", "/process/group_id"),
+        ("kansoku.crash.threads", "/threads/total"),
     ] {
         let expected = record.pointer(pointer).cloned().unwrap_or_default();
         checks.is(&format!("/attributes/{key}"), expected);
     }
+    checks.is("/attributes/kansoku.crash.thread_names", json!(["1 crash"]));
+    let build_id = text(record, "/process/executable_build_id");
+    let is_told = text(&shown, "/attributes/kansoku.crash.mappings/0").contains(build_id);
+    checks.holds("the first mapping is the program's, with its build id", is_told && !build_id.is_empty());
     checks.is("/attributes/exception.type", "SIGSEGV");
     for function in ["crash_here", "outer", "main"] {
         checks.contains("/attributes/exception.stacktrace", function);
