@@ -169,19 +169,20 @@ impl Crashes {
         let Some(process) = processes.of_task(&record.task) else {
             return self.ledger.lost(Signal::Crash, LossReason::ProcessTableFull, 1);
         };
-        let kind = match self.judge(record, process, sender.as_ref(), tail.as_ref()) {
+        let status = died_of(record, &detail).unwrap_or(record.status);
+        let kind = match self.judge(record, status, process, sender.as_ref(), tail.as_ref()) {
             Verdict::Record(kind) => kind,
             other => {
                 self.metrics.count_end(other);
                 return self.ledger.lost(Signal::Crash, LossReason::HealthyExit, 1);
             }
         };
-        self.metrics.count_death(&process.subject.service_name, kind, record.status);
+        self.metrics.count_death(&process.subject.service_name, kind, status);
         let key = DeathKey {
             subject: process.subject.key(),
             executable: Arc::clone(&process.name.executable_name),
             kind,
-            status: record.status,
+            status,
             top: top(&detail, process),
         };
         if service::decide(&self.options.policies, &process.subject) == DumpKind::None {
@@ -264,6 +265,7 @@ impl Crashes {
     fn judge(
         &self,
         record: &DeathRecord,
+        status: u32,
         process: &Process,
         sender: Option<&Sender>,
         tail: Option<&Tail>,
@@ -273,7 +275,7 @@ impl Crashes {
         let last_words = tail.map(|tail| String::from_utf8_lossy(&tail.bytes)).unwrap_or_default();
         let by_namespace = record.sender.by_kernel == 1 && record.sender.namespace_pid == 1;
         verdict::of(&Facts {
-            status: record.status,
+            status,
             is_main: is_main_of_container || is_main_of_service,
             sender: sender.map(|sender| SenderFacts {
                 kind: sender.kind,
@@ -359,6 +361,16 @@ impl Crashes {
             }
         }
     }
+}
+
+/// The signal of which a process was dying when somebody killed it for good: its core was being written, and the kernel then
+/// tells of SIGKILL only.
+fn died_of(record: &DeathRecord, detail: &Detail) -> Option<u32> {
+    let fatal = &detail.signal.as_ref()?.fault;
+    // The first process of a namespace gets signals without effect, unless the kernel forces them.
+    let is_certain = record.namespace_level == 0 || record.namespace_pid != 1 || fatal.code > 0;
+    let was_killed = status::signal(record.status) == Some(verdict::KILL) && record.sender.is_oom == 0;
+    (was_killed && is_certain).then_some(fatal.signal)
 }
 
 /// Whether a process is not the first one of its container: by its PID namespace, else by its parent's cgroup.

@@ -300,6 +300,43 @@ impl Drop for Setting {
     }
 }
 
+/// SIGKILL for a process that is dying of something else already, while its core is written: the record is about what it
+/// died of.
+#[test]
+fn killed_while_it_dumps() {
+    let program = program(&[]);
+    let spool = Spool::default();
+    let agent = spool.start_agent(&[], &[]);
+    // A handler that reads nothing holds the process.
+    let handler = Setting::write("/proc/sys/kernel/core_pattern", "|/bin/sleep 5");
+    let started_ns = now_ns();
+    let running = Running::start(&mut program.command(&["segv"]));
+    let pid = running.pid();
+    running.wait_until(|process| {
+        std::fs::read_to_string(format!("{process}/status"))
+            .is_ok_and(|text| text.contains("CoreDumping:\t1"))
+    });
+    shell_kill(&mut Command::new("sh"), "KILL", pid);
+    let status = running.wait(LIFE_MAX);
+    drop(handler);
+    let death = Death { pid: pid.into(), status, started_ns, ended_ns: now_ns() };
+    let record = spool.wait_for_pid("segv", death.pid);
+    let mut checks = Checks::of("killed while it dumps", &record);
+    checks.is("/kind", "crash");
+    // A kernel may tell of the last signal only.
+    checks.is("/exit/signal", if status.signal() == Some(9) { "SIGKILL" } else { "SIGSEGV" });
+    checks.is("/signal/name", "SIGSEGV");
+    checks.is("/signal/fault_address", "0x18");
+    checks.contains("/summary", "SIGSEGV (SEGV_MAPERR) at 0x18");
+    checks.holds("the kernel's stack is that of the fault", crash::was_in_kernel(&record, &["force_sig"]));
+    checks.is_in_life(&death);
+    let names = functions(&record);
+    checks.holds(&format!("{names:?}"), names.starts_with(&["crash_here", "outer", "main"]));
+    checks.expect();
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+}
+
 /// A kernel that hides its addresses gets none of its functions told, and the record says why.
 #[test]
 fn a_kernel_that_hides_its_functions() {

@@ -143,8 +143,9 @@ impl Death {
         };
         detail.handled = detail.handled.filter(|fault| is_recent(fault));
         // A signal that something else came before did not end it.
-        let deadly = status::signal(record.status);
-        detail.kernel = detail.kernel.filter(|stack| Some(stack.signal) == deadly);
+        let deadly =
+            [status::signal(record.status), detail.signal.as_ref().map(|record| record.fault.signal)];
+        detail.kernel = detail.kernel.filter(|stack| deadly.contains(&Some(stack.signal)));
         let has_start = record.task.start_ns != 0;
         Self {
             kind,

@@ -60,3 +60,26 @@ fn records_what_they_stand_for_and_losses_are_all_deaths() {
     check(1_100, 5, 10_000, true);
     check(1_100, 5, 700, true);
 }
+
+/// What a process died of that the kernel says was killed: its fatal signal, the code of that, and what else is known.
+fn check_cause(code: i32, pid_and_level: (u32, u32), status: u32, is_oom: u32, expected: Option<u32>) {
+    let mut death = DeathRecord::new_zeroed();
+    (death.namespace_pid, death.namespace_level) = pid_and_level;
+    (death.status, death.sender.is_oom) = (status, is_oom);
+    let mut signal = SignalRecord::new_zeroed();
+    (signal.fault.signal, signal.fault.code) = (11, code);
+    let detail = Detail { signal: Some(Box::new(signal)), ..Detail::default() };
+    assert_eq!(died_of(&death, &detail), expected, "{code} {pid_and_level:?} {status} {is_oom}");
+    assert_eq!(died_of(&death, &Detail::default()), None);
+}
+
+#[test]
+fn killed_while_dying() {
+    check_cause(1, (77, 0), verdict::KILL, 0, Some(11));
+    check_cause(-6, (77, 0), verdict::KILL, 0, Some(11));
+    check_cause(-6, (2, 1), verdict::KILL, 0, Some(11));
+    check_cause(-6, (1, 1), verdict::KILL, 0, None);
+    check_cause(1, (1, 1), verdict::KILL, 0, Some(11));
+    check_cause(1, (77, 0), 11 | 0x80, 0, None);
+    check_cause(1, (77, 0), verdict::KILL, 1, None);
+}

@@ -62,7 +62,8 @@ pub enum Verdict {
 
 const HANGUP: u32 = 1;
 const INTERRUPT: u32 = 2;
-const KILL: u32 = 9;
+/// SIGKILL
+pub const KILL: u32 = 9;
 const PIPE: u32 = 13;
 const TERMINATE: u32 = 15;
 
