@@ -439,6 +439,77 @@ fn details() {
     expect_none(problems);
 }
 
+/// A program without symbols: where it was and all else is there, and that names are missing is said.
+#[test]
+fn a_stripped_program() {
+    tools::require("nm", "binutils");
+    let (plain, stripped) = (program(&[]), program(&["-s"]));
+    let spool = Spool::default();
+    let agent = spool.start_agent(&[], &[]);
+    let death = Death::of(&mut stripped.command(&["segv"]));
+    let record = spool.wait_for_pid("stripped", death.pid);
+    let mut checks = Checks::of("stripped", &record);
+    check_death(&mut checks, &death, &stripped, &["segv"]);
+    checks.is("/kind", "crash");
+    checks.is("/signal/code_name", "SEGV_MAPERR");
+    checks.is("/signal/fault_address", "0x18");
+    checks.is("/threads", json!({"total": 1, "by_name": {"crash": 1}}));
+    for (index, name) in ["crash_here", "outer", "main"].into_iter().enumerate() {
+        let frame = &record["stack"][index];
+        let (start, size) = symbol(plain.path(), name);
+        let offset = frame["offset"].as_u64().unwrap_or_default();
+        checks.is(&format!("/stack/{index}/function"), Value::Null);
+        checks.is(&format!("/stack/{index}/build_id"), BUILD_ID);
+        let is_inside = (start..=start + size).contains(&offset);
+        checks.holds(&format!("{name} is at {start:#x}, {size} bytes; offset {offset:#x}"), is_inside);
+    }
+    checks.contains("/summary", "crash+0x");
+    let reasons = record["incomplete"].to_string();
+    let expected = format!("functions: no names for code in {}", utf8(stripped.path()));
+    checks.holds(&format!("{reasons} has {expected:?}"), reasons.contains(&expected));
+    checks.expect();
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+}
+
+/// A process that runs one program after the other, and dies: it has the names, the code and the arguments of the last one.
+#[test]
+fn a_chain_of_programs() {
+    let program = program(&[]);
+    let paths = ["one", "other", "last"].map(|name| program.directory().join(name));
+    for path in &paths {
+        std::fs::hard_link(program.path(), path).expect("our directory");
+    }
+    let [one, other, last] = paths.each_ref().map(|path| utf8(path));
+    let spool = Spool::default();
+    let agent = spool.start_agent(&["crash.records_per_minute=1000"], &[]);
+    let mut problems = Vec::new();
+    for length in ["1", "500"] {
+        let death = Death::of(&mut program.command(&["chain", length, one, other, last]));
+        let record = spool.wait_for_pid(length, death.pid);
+        let mut checks = Checks::of(&format!("a chain of {length}"), &record);
+        checks.is("/exit/signal", "SIGSEGV");
+        checks.is("/resource/service.name", "last");
+        checks.is("/process/executable_name", "last");
+        checks.is("/process/executable_path", last);
+        checks.is("/process/executable_build_id", BUILD_ID);
+        checks.is("/process/thread_name", "last");
+        checks.is("/process/command_args", [last, "segv"].as_slice());
+        checks.is("/stack/0/module", last);
+        let names = functions(&record);
+        checks.holds(&format!("{names:?}"), names.starts_with(&["crash_here", "outer", "main"]));
+        let others = record["mappings"].as_array().into_iter().flatten();
+        let is_old = |mapping: &&Value| [one, other].contains(&text(mapping, "/path"));
+        checks.holds("nothing of the others is mapped", others.filter(is_old).count() == 0);
+        checks.is_in_life(&death);
+        problems.extend(checks.problems());
+        assert_eq!(spool.of_pid(death.pid).len(), 1, "a chain of {length}: one record");
+    }
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
+    expect_none(problems);
+}
+
 /// Address, which is the offset in the file too, and size of a function, by `nm`.
 fn symbol(path: &Path, name: &str) -> (u64, u64) {
     let table = tools::output_of("nm", &["-S", utf8(path)]);

@@ -22,6 +22,8 @@ struct Runtime<'r> {
     exit_signal: Option<&'static str>,
     /// Signal, whether it was handled, address.
     signal: Option<(&'static str, bool, Option<&'static str>)>,
+    /// The fault that it handled before another signal ended it.
+    handled_fault: Option<&'static str>,
     stderr: &'static [&'static str],
     top_function: Option<&'static str>,
 }
@@ -42,6 +44,15 @@ impl Runtime<'_> {
             if let Some(address) = address {
                 checks.is("/signal/fault_address", address);
             }
+        }
+        checks.is("/handled_fault/name", self.handled_fault);
+        if self.handled_fault.is_some() {
+            checks.is("/handled_fault/handled", true);
+            // The last one, not the cause: the JVM touches guarded pages while it writes its report, and the address is there.
+            checks.holds("it has an address", record["handled_fault"]["fault_address"].is_string());
+            let times = ["/handled_fault/time_unix_ns", "/signal/time_unix_ns"];
+            let [fault, signal] = times.map(|time| record.pointer(time).and_then(Value::as_u64));
+            checks.holds("it comes before the signal", fault.is_some() && fault <= signal);
         }
         for text in self.stderr {
             checks.contains("/stderr/text", text);
@@ -94,6 +105,7 @@ fn runtimes() {
         exit_code: Some(code),
         exit_signal: None,
         signal: None,
+        handled_fault: None,
         stderr,
         top_function: None,
     };
@@ -117,6 +129,7 @@ fn runtimes() {
             exit_code: None,
             exit_signal: Some("SIGSEGV"),
             signal: Some(("SIGSEGV", false, Some("0x0"))),
+            handled_fault: None,
             stderr: &[],
             top_function: None,
         },
@@ -134,6 +147,7 @@ fn runtimes() {
             exit_code: None,
             exit_signal: Some("SIGABRT"),
             signal: Some(("SIGABRT", false, None)),
+            handled_fault: None,
             stderr: &["sinkBoat"],
             top_function: None,
         },
@@ -150,7 +164,8 @@ fn runtimes() {
             name: "java",
             exit_code: None,
             exit_signal: Some("SIGABRT"),
-            signal: None,
+            signal: Some(("SIGABRT", false, None)),
+            handled_fault: Some("SIGSEGV"),
             stderr: &[],
             top_function: None,
         },

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tests::agent::{Agent, STOP_MAX};
+use tests::crash::Death;
 use tests::profile;
 use tests::receiver::{Behaviour, Protocol, Receiver, free_address, variables};
 use tests::tools;
@@ -138,24 +139,51 @@ fn opentelemetry_collector() {
     let directory = TempDir::new().expect("a temporary directory");
     let (grpc, http) = (free_address(), free_address());
     let mut log = start_collector(&packed, directory.path(), grpc, http);
+    let crash = Program::c("crash.c", FRAME_POINTERS);
     for (protocol, address) in [(Protocol::Grpc, grpc), (Protocol::Http, http)] {
-        let agent = start(address, protocol, &[]);
+        let spool = format!("crash.spool={}", utf8(&directory.path().join(protocol.name())));
+        let agent = start(address, protocol, &[&spool]);
+        let death = Death::of(&mut crash.command(&["segv"]));
         std::thread::sleep(Duration::from_secs(4));
         agent.terminate();
         let finished = agent.finish(STOP_MAX).expect_code(0);
         let books = finished.books();
         books.expect_balance();
-        for signal in ["profile", "metric"] {
+        for signal in ["profile", "metric", "crash"] {
             let account = books.of(signal);
-            assert!(account.lost.is_empty(), "{protocol:?} {signal}: {account:#?}\n{}", finished.stderr);
+            let lost = account.lost.keys().filter(|reason| *reason != "healthy_exit").count();
+            assert_eq!(lost, 0, "{protocol:?} {signal}: {account:#?}\n{}", finished.stderr);
             assert!(account.exported > Some(0), "{protocol:?} {signal}: {account:#?}");
         }
         let printed = log.next_part();
+        expect_crash(&printed, death.pid);
         for expected in
             ["spin_seventy", "service.name: Str(spin)", "profile.frame.type", "kansoku.records.seen"]
         {
             assert!(printed.contains(expected), "{protocol:?}: the collector did not print {expected}");
         }
+    }
+}
+
+/// The collector printed the log record of a crash, once, with what the conventions and what our own prefix say.
+fn expect_crash(printed: &str, pid: u64) {
+    assert_eq!(printed.matches("EventName: kansoku.crash").count(), 1, "one log record:\n{printed}");
+    let mut records = printed.split("LogRecord #");
+    let record = records.find(|text| text.contains("EventName: kansoku.crash")).unwrap_or_default();
+    for expected in [
+        "SeverityText: FATAL",
+        "SeverityNumber: Fatal(21)",
+        "Body: Str(SIGSEGV (SEGV_MAPERR) at 0x18, null page, in crash_here)",
+        "exception.type: Str(SIGSEGV)",
+        &format!("process.pid: Int({pid})"),
+        "process.executable.name: Str(crash)",
+        "kansoku.crash.kind: Str(crash)",
+        "kansoku.crash.fault.address: Str(0x18)",
+        "kansoku.crash.kernel_stack: Slice([",
+        "kansoku.crash.mappings: Slice([",
+        "kansoku.crash.thread_names: Slice([\"1 crash\"])",
+    ] {
+        assert!(record.contains(expected), "the collector did not print {expected}:\n{record}");
     }
 }
 
@@ -187,6 +215,7 @@ fn start_collector(packed: &Path, directory: &Path, grpc: SocketAddr, http: Sock
          exporters: {{debug: {{verbosity: detailed}}}}\n\
          service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n\
          \x20   metrics: {{receivers: [otlp], exporters: [debug]}}\n\
+         \x20   logs: {{receivers: [otlp], exporters: [debug]}}\n\
          \x20   profiles: {{receivers: [otlp], exporters: [debug]}}\n"
     );
     let (config_path, path) = (directory.join("config.yaml"), directory.join("log"));

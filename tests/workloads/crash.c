@@ -1,5 +1,7 @@
 // Dies in one of many ways, in a function named after the way: `crash MODE [NUMBER] [anything else]`.
 //
+// `crash chain NUMBER ONE OTHER LAST` runs NUMBER programs one after the other in its own process, and then `LAST segv`.
+//
 // The stack is always main, outer, crash_MODE; the plain null read is in crash_here. No core file is left behind, and
 // every mode ends by itself within a minute. Exit code 77: this machine cannot do it.
 
@@ -43,6 +45,7 @@ static void (*volatile null_function)(void);
 static volatile int sink;
 static volatile int zero;
 static int number;
+static char **arguments;
 
 static void sleep_ms(long ms) {
     struct timespec rest = {ms / 1000, ms % 1000 * 1000000};
@@ -394,6 +397,18 @@ FRAME void crash_oom(void) {
     exit(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? 0 : 85);
 }
 
+FRAME void crash_chain(void) {
+    char left[16];
+    snprintf(left, sizeof left, "%d", number - 1);
+    char **names = arguments + 3;
+    if (number > 0) {
+        execl(names[number % 2], names[number % 2], "chain", left, names[0], names[1], names[2], (char *)NULL);
+    } else {
+        execl(names[2], names[2], "segv", (char *)NULL);
+    }
+    exit(86);
+}
+
 static const struct {
     const char *name;
     void (*crash)(void);
@@ -428,6 +443,7 @@ static const struct {
     {"wait", crash_wait},
     {"brief", crash_brief},
     {"exit", crash_exit},
+    {"chain", crash_chain},
     {"oom", crash_oom},
     {"oom_main", crash_oom_main},
 };
@@ -441,6 +457,7 @@ int main(int argc, char **argv) {
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
     alarm(60);
+    arguments = argv;
     number = argc > 2 ? atoi(argv[2]) : 0;
     for (size_t index = 0; argc > 1 && index < sizeof modes / sizeof modes[0]; index++) {
         if (strcmp(argv[1], modes[index].name) == 0) {
