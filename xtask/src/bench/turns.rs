@@ -23,7 +23,7 @@ pub struct Ratios {
     /// The last run without the agent against the first of the same round: what the machine does by itself.
     pub noise: Spread,
     pub without: Spread,
-    with: Spread,
+    pub with: Spread,
 }
 
 impl Speeds {

@@ -43,6 +43,8 @@ pub enum Call {
     Getppid,
     /// A line to descriptor 2.
     Stderr,
+    /// A signal to itself, which it handles: two calls, the handler's return included.
+    Signal,
 }
 
 /// Work that signals interrupted.
@@ -109,6 +111,7 @@ impl CrashPrograms {
         let name = match call {
             Call::Getppid => "getppid",
             Call::Stderr => "stderr",
+            Call::Signal => "signal",
         };
         command.args([&(cpus() - 1).to_string(), &count.to_string(), name]).stdout(Stdio::piped());
         let said = Guarded::start("call_loop", &mut command)?.finish()?;
