@@ -187,6 +187,11 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn pod(text: &str) -> Result<(String, String), String> {
+    let (namespace, name) = text.split_once('/').ok_or("use NAMESPACE/NAME, such as default/web-0")?;
+    Ok((namespace.to_owned(), name.to_owned()))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let bare_seconds = text.parse::<u64>().ok().map(Duration::from_secs);
     match bare_seconds.map_or_else(|| humantime::parse_duration(text), Ok) {

@@ -4,6 +4,7 @@
 //! not in the table, and values of another type; the error names the nearest key and where the value came from.
 
 mod keys;
+mod kubernetes;
 mod metrics;
 mod resolve;
 
@@ -20,11 +21,12 @@ use crate::crash::spool::SpoolLimits;
 use crate::crash::verdict::Exits;
 use crate::crash::{CrashOptions, Redactor};
 use crate::dump::service::{DumpConfig, Way};
-use crate::dump::{DumpOptions, MinidumpLimits, Policies, StoreLimits};
+use crate::dump::{DumpKind, DumpOptions, MinidumpLimits, Policies, StoreLimits};
 use crate::export::TemporalityPreference;
 use crate::export::otlp::{Compression, Endpoint, Limits, Protocol, Signal};
 use crate::export::prometheus::PrometheusOptions;
 use crate::flow::{FlowOptions, SamplingOptions};
+use crate::identity::NameOptions;
 use crate::kernel::{IoOptions, KernelOptions, online_cpus};
 use crate::meter::MeterOptions;
 use crate::scrape::Target;
@@ -62,6 +64,8 @@ pub struct Config {
     pub crash_spool_limits: SpoolLimits,
     /// Dumps beside crash records.
     pub dump: DumpConfig,
+    /// How the pods of containers are found.
+    pub names: NameOptions,
     /// Which metrics are collected.
     pub meter: MeterOptions,
     /// Whether the backend wants counters and histograms as deltas.
@@ -94,7 +98,7 @@ impl Config {
             })
             .collect::<Result<Vec<_>>>()?;
         crate::export::otlp::check(&endpoints)?;
-        let dump = dump(resolved)?;
+        let (dump, names) = (dump(resolved)?, kubernetes::names(resolved)?);
         let ring_bytes = resolved.integer("profile.sample_ring_bytes");
         if ring_bytes != 0 && !ring_bytes.is_power_of_two() {
             bail!("profile.sample_ring_bytes is {ring_bytes}: use a power of two of at least one page, or 0");
@@ -129,7 +133,7 @@ impl Config {
                 retry_delay_max: Duration::from_millis(resolved.integer("otlp.retry_delay_max_ms")),
                 retry_elapsed_max: Duration::from_millis(resolved.integer("otlp.retry_elapsed_max_ms")),
             },
-            resource_attributes: resolved.table("resource.attributes").clone().into_iter().collect(),
+            resource_attributes: resource_attributes(resolved, &names),
             flame_graph: resolved.text("local.flame_graph").into(),
             crash: CrashOptions {
                 exits: match resolved.text("crash.exits") {
@@ -146,6 +150,7 @@ impl Config {
                 files_max: resolved.integer("crash.spool_files_max") as usize,
             },
             dump,
+            names,
             meter: metrics::meter(resolved)?,
             temporality: resolved.text("otlp.metrics.temporality").parse()?,
             prometheus: metrics::prometheus(resolved)?,
@@ -180,8 +185,16 @@ fn flows(resolved: &Resolved) -> Result<FlowOptions> {
     })
 }
 
+/// What the user wants on every resource, with the node's name in Kubernetes.
+fn resource_attributes(resolved: &Resolved, names: &NameOptions) -> Vec<(String, String)> {
+    let mut attributes = resolved.table("resource.attributes").clone();
+    if !names.node.is_empty() {
+        attributes.entry("k8s.node.name".to_owned()).or_insert_with(|| names.node.clone());
+    }
+    attributes.into_iter().collect()
+}
+
 fn dump(resolved: &Resolved) -> Result<DumpConfig> {
-    let rules = resolved.table("dump.policies").iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let minidump = MinidumpLimits {
         bytes_max: resolved.integer("dump.minidump_bytes_max"),
         redact_memory: resolved.flag("dump.redact_memory"),
@@ -194,7 +207,7 @@ fn dump(resolved: &Resolved) -> Result<DumpConfig> {
             "pipe" => Way::Pipe,
             _ => Way::Off,
         },
-        policies: Policies::parse(resolved.text("dump.default"), rules).context("in dump.policies")?,
+        policies: policies(resolved)?,
         store: StoreLimits {
             directory: resolved.text("dump.directory").into(),
             bytes_max: resolved.integer("dump.bytes_max"),
@@ -202,19 +215,39 @@ fn dump(resolved: &Resolved) -> Result<DumpConfig> {
             file_bytes_max: resolved.integer("dump.file_bytes_max"),
         },
         socket: resolved.text("dump.socket").into(),
-        text: serde_json::json!({ "dump": {
+        text: handler_configuration(resolved),
+        options: DumpOptions { minidump, ..DumpOptions::default() },
+    })
+}
+
+fn policies(resolved: &Resolved) -> Result<Policies> {
+    let rules = resolved.table("dump.policies").iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let policies = Policies::parse(resolved.text("dump.default"), rules).context("in dump.policies")?;
+    Ok(policies.with_annotations(DumpKind::parse(resolved.text("dump.annotation_max"))?))
+}
+
+/// What a program needs to know that the kernel starts: it has neither our environment nor our flags. It does not ask the API
+/// server, which would hold the process that dies.
+fn handler_configuration(resolved: &Resolved) -> String {
+    serde_json::json!({
+        "dump": {
             "default": resolved.text("dump.default"),
             "policies": resolved.table("dump.policies"),
+            "annotation_max": resolved.text("dump.annotation_max"),
             "directory": resolved.text("dump.directory"),
             "bytes_max": resolved.integer("dump.bytes_max"),
             "files_max": resolved.integer("dump.files_max"),
             "file_bytes_max": resolved.integer("dump.file_bytes_max"),
             "minidump_bytes_max": resolved.integer("dump.minidump_bytes_max"),
             "redact_memory": resolved.flag("dump.redact_memory"),
-        } })
-        .to_string(),
-        options: DumpOptions { minidump, ..DumpOptions::default() },
+        },
+        "kubernetes": {
+            "api": "off",
+            "cri_socket": resolved.text("kubernetes.cri_socket"),
+            "cache": resolved.text("kubernetes.cache"),
+        },
     })
+    .to_string()
 }
 
 /// A signal's endpoint: its own keys over the general ones; `None` if neither names an endpoint.

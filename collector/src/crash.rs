@@ -71,6 +71,9 @@ pub struct CrashOptions {
 /// the connection notices.
 const SPAN_WAIT_NS: u64 = 400_000_000;
 
+/// How long it waits for its pod: records are to be there within a second.
+const NAME_WAIT_NS: u64 = 900_000_000;
+
 /// Deaths that wait so.
 const UNSENT_MAX: usize = 64;
 
@@ -177,7 +180,7 @@ impl Crashes {
                 return self.ledger.lost(Signal::Crash, LossReason::HealthyExit, 1);
             }
         };
-        self.metrics.count_death(&process.subject.service_name, kind, status);
+        self.metrics.count_death(&process.subject, kind, status);
         let key = DeathKey {
             subject: process.subject.key(),
             executable: Arc::clone(&process.name.executable_name),
@@ -185,9 +188,6 @@ impl Crashes {
             status,
             top: top(&detail, process),
         };
-        if service::decide(&self.options.policies, &process.subject) == DumpKind::None {
-            return self.ledger.lost(Signal::Crash, LossReason::Filtered, 1);
-        }
         let oom = (kind == Kind::OomKill).then(|| self.oom(&record.sender, has_parent_inside));
         let mut death = Box::new(Death::new(record, process, kind, detail, sender, oom, tail, clocks));
         death.likeness = self.hasher.hash_one(&key);
@@ -197,19 +197,22 @@ impl Crashes {
     /// Lets out what the limits held back and forgets what waited too long; at the stop (`u64::MAX`) all of it. `serving` tells
     /// what a thread served at a moment.
     pub fn turn(&mut self, now_ns: u64, serving: impl Fn(u32, u64) -> Serving) {
+        self.metrics.name(now_ns);
         for (mut death, suppressed) in self.limiter.take_due(now_ns) {
             death.suppressed = suppressed;
             self.unsent.push_back((now_ns, death));
         }
         for (since_ns, mut death) in std::mem::take(&mut self.unsent) {
             let (thread, time_ns) = death.thread_at();
-            match serving(thread, time_ns) {
-                Serving::Later if now_ns.saturating_sub(since_ns) < SPAN_WAIT_NS => {
-                    self.unsent.push_back((since_ns, death));
-                    continue;
-                }
-                Serving::Known(span) => death.span = Some(span),
-                Serving::Later | Serving::Nothing => {}
+            let waited_ns = now_ns.saturating_sub(since_ns);
+            let serving = serving(thread, time_ns);
+            let waits_for_span = matches!(serving, Serving::Later) && waited_ns < SPAN_WAIT_NS;
+            if waits_for_span || death.subject.pod.is_awaited(now_ns) && waited_ns < NAME_WAIT_NS {
+                self.unsent.push_back((since_ns, death));
+                continue;
+            }
+            if let Serving::Known(span) = serving {
+                death.span = Some(span);
             }
             self.send(death);
         }
@@ -351,6 +354,9 @@ impl Crashes {
     /// What a death stands for has the fate of its record.
     fn send(&self, death: Box<Death>) {
         let suppressed = death.suppressed;
+        if service::decide(&self.options.policies, &death.subject) == DumpKind::None {
+            return self.ledger.lost(Signal::Crash, LossReason::Filtered, 1 + suppressed);
+        }
         match self.output.try_send(death) {
             Ok(()) => {
                 self.ledger.represented(Signal::Crash, 1);

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 pub use minidump::MinidumpLimits;
-pub use policy::{DumpKind, Policies};
+pub use policy::{DumpKind, Glob, Policies};
 pub use store::{Store, StoreLimits};
 
 use crate::clock::unix_ns;

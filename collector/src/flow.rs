@@ -305,7 +305,7 @@ fn observe_edge(
         return;
     }
     let edge = *connection.edge.get_or_insert_with(|| {
-        let own = connection.subject.service_name.clone();
+        let own = connection.subject.service_name().to_owned();
         let (client, server) = match (is_client, other) {
             (true, Some(server)) => (own, server.to_owned()),
             (true, None) => (own, ends.peer.to_string()),

@@ -1,19 +1,34 @@
-//! Whose record is it: cgroup -> container -> (later: pod -> workload) -> service name, as one [`Subject`].
+//! Whose record is it: cgroup -> container -> pod -> workload -> service name, as one [`Subject`].
 //!
-//! Resolved when a record arrives. The seam for Kubernetes is [`Identity::subject`]: a source that knows the
-//! container's pod adds attributes there. Refuses: guesses. What is not known is not said.
+//! Resolved when a record arrives: from the cgroup at once, and the pod's part by a thread of its own ([`Names`]), for which
+//! records wait a little. Refuses: guesses. What is not known is not said.
 
 mod bundle;
+mod cache;
 mod cgroup;
+pub mod cri;
 mod directory;
+pub mod kubernetes;
+mod log_path;
+mod names;
+mod pod;
+mod pods;
+mod stats;
+mod subject;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use cgroup::{CgroupName, Container, Runtime, pod_uid};
+pub use cgroup::{CgroupName, Container, PodPlace, Runtime, pod_uid};
+pub use cri::CriSocket;
 pub use directory::{Directory, KEEP_ENDED_NS, Placement};
+pub use kubernetes::ApiAccess;
+pub use names::{NameOptions, NameThread, Names};
+pub use pod::{Choice, Facts, LatePod, Pod};
 use quick_cache::unsync::Cache;
+pub use stats::NameStats;
+pub use subject::{Attribute, Key, Subject};
 
 use crate::kernel::{CgroupMount, cgroup_id_of};
 
@@ -23,67 +38,9 @@ const CGROUPS_MAX: usize = 16_384;
 /// Subjects that are remembered before those that nobody uses are swept.
 const SUBJECTS_SWEEP: usize = 4_096;
 
-/// The pod of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pod {
-    /// `k8s.namespace.name`
-    pub namespace: String,
-    /// `k8s.pod.name`
-    pub name: String,
-    /// `k8s.pod.uid`
-    pub uid: String,
-    /// `k8s.container.name`; empty for the pod's sandbox.
-    pub container: String,
-    /// `container.image.name`, as the runtime was asked for it.
-    pub image: Option<String>,
-}
-
-/// Whose telemetry a record is. The same attributes go on all signals.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subject {
-    /// `service.name`
-    pub service_name: String,
-    /// The container, if it is one.
-    pub container: Option<Container>,
-    /// The systemd service, if it is one and not a container.
-    pub unit: Option<String>,
-    /// The container's pod, if it is in one.
-    pub pod: Option<Arc<Pod>>,
-    /// Grows when a container's main process executes another program and so names the service anew.
-    pub revision: u32,
-}
-
-impl Subject {
-    /// What makes it one: two subjects with the same key are the same, under an older and a newer name.
-    pub fn key(&self) -> Key {
-        match (&self.container, &self.unit) {
-            (Some(container), _) => Key::Container(container.id.clone()),
-            (None, Some(unit)) => Key::Unit(unit.clone()),
-            (None, None) => Key::Executable(self.service_name.clone()),
-        }
-    }
-
-    /// Resource attributes by the OpenTelemetry semantic conventions, without those of the host.
-    pub fn attributes(&self) -> Vec<(&'static str, String)> {
-        let mut attributes = vec![("service.name", self.service_name.clone())];
-        if let Some(container) = &self.container {
-            attributes.push(("container.id", container.id.clone()));
-            if let Some(runtime) = container.runtime {
-                attributes.push(("container.runtime.name", runtime.name().to_owned()));
-            }
-        }
-        if let Some(pod) = &self.pod {
-            attributes.push(("k8s.namespace.name", pod.namespace.clone()));
-            attributes.push(("k8s.pod.name", pod.name.clone()));
-            attributes.push(("k8s.pod.uid", pod.uid.clone()));
-            attributes.push(("k8s.container.name", pod.container.clone()));
-            attributes.extend(pod.image.iter().map(|image| ("container.image.name", image.clone())));
-        }
-        if let Some(unit) = &self.unit {
-            attributes.push(("kansoku.systemd.unit", unit.clone()));
-        }
-        attributes
-    }
+/// Where the node's files may be: an agent in a container finds them where the first process has its root.
+pub fn roots() -> Vec<PathBuf> {
+    ["/", "/proc/1/root"].map(PathBuf::from).into()
 }
 
 /// Names cgroups and processes.
@@ -91,6 +48,7 @@ pub struct Identity {
     mount: Option<CgroupMount>,
     cgroups: Cache<u64, Known>,
     subjects: HashMap<Key, Named>,
+    names: Names,
 }
 
 /// What a cgroup's place said.
@@ -107,24 +65,13 @@ struct Named {
     named_by: u32,
 }
 
-/// What makes a subject one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// The container's id.
-    Container(String),
-    /// The systemd service.
-    Unit(String),
-    /// The executable.
-    Executable(String),
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self { mount: CgroupMount::find(), cgroups: Cache::new(CGROUPS_MAX), subjects: HashMap::new() }
-    }
-}
-
 impl Identity {
+    /// Nobody is known yet. `names` finds the pods of containers.
+    pub fn new(names: Names) -> Self {
+        let (mount, cgroups) = (CgroupMount::find(), Cache::new(CGROUPS_MAX));
+        Self { mount, cgroups, subjects: HashMap::new(), names }
+    }
+
     /// The subject of a process in a cgroup. `executable` names the service where nothing else does: a container is
     /// named by its main process, or by its first one until that is seen, and anew when that executes another program (a
     /// runtime joins the container before it executes the container's program).
@@ -136,27 +83,27 @@ impl Identity {
         is_main: bool,
     ) -> Arc<Subject> {
         let mut subject = Subject {
-            service_name: executable.to_owned(),
             container: cgroup.container.clone(),
             unit: cgroup.unit.clone(),
-            pod: None,
-            revision: 0,
+            ..Subject::named(executable)
         };
         if let (None, Some(unit)) = (&subject.container, &subject.unit) {
-            subject.service_name = unit.trim_end_matches(".service").to_owned();
+            subject.own_name = unit.trim_end_matches(".service").to_owned();
         }
         let key = subject.key();
         if self.subjects.len() >= SUBJECTS_SWEEP && !self.subjects.contains_key(&key) {
             self.subjects.retain(|_, named| Arc::strong_count(&named.subject) > 1);
         }
         let named = self.subjects.entry(key).or_insert_with(|| {
-            subject.pod = subject.container.as_ref().and_then(|container| pod_of(&container.id));
+            if let Some(container) = &subject.container {
+                subject.pod = self.names.pod_of(container, cgroup.pod.as_ref());
+            }
             Named { subject: Arc::new(subject.clone()), named_by: tgid }
         });
         if is_main {
             named.named_by = tgid;
         }
-        if named.named_by == tgid && named.subject.service_name != subject.service_name {
+        if named.named_by == tgid && named.subject.own_name != subject.own_name {
             subject.revision = named.subject.revision + 1;
             subject.pod.clone_from(&named.subject.pod);
             named.subject = Arc::new(subject);
@@ -200,13 +147,6 @@ impl Identity {
     }
 }
 
-/// The pod of a container, by what its runtime keeps on the node: one read when the container is first seen.
-fn pod_of(container_id: &str) -> Option<Arc<Pod>> {
-    // An agent in a container finds the node's files where the first process has its root.
-    let roots = ["/", "/proc/1/root"];
-    roots.iter().find_map(|root| bundle::pod_of(container_id, Path::new(root))).map(Arc::new)
-}
-
 /// What `/proc/PID/cgroup` says: the first hierarchy that names a container, else the first that names a unit.
 fn of_process(tgid: u32) -> Option<CgroupName> {
     let process = procfs::process::Process::new(i32::try_from(tgid).ok()?).ok()?;
@@ -222,13 +162,13 @@ mod tests {
 
     /// Processes of one container, with the executable each has at its turn and whether it is the main one; expects the last subject's name.
     fn check(steps: &[(u32, &str, bool)], expected: &str) {
-        let mut identity = Identity::default();
+        let mut identity = Identity::new(Names::default());
         let container = Container { id: "a".repeat(64), runtime: None };
-        let cgroup = CgroupName { container: Some(container), unit: None };
+        let cgroup = CgroupName { container: Some(container), ..CgroupName::default() };
         let names: Vec<_> = steps
             .iter()
             .map(|(tgid, executable, is_main)| {
-                identity.subject(&cgroup, *tgid, executable, *is_main).service_name.clone()
+                identity.subject(&cgroup, *tgid, executable, *is_main).own_name.clone()
             })
             .collect();
         assert_eq!(names.last().map(String::as_str), Some(expected), "{steps:?}");

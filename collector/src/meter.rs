@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use crate::clock::unix_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::export::prometheus::{Server, SnapshotAnswers};
 use crate::identity::{CgroupName, Directory, Key, Placement};
 use crate::io::Io;
@@ -104,7 +104,7 @@ impl Meter {
             }
             if let Some(request) = request {
                 if collected.is_none() {
-                    last = Arc::new(sources.collect());
+                    last = Arc::new(sources.collect(is_over));
                     collected = Some(Instant::now());
                 }
                 request.answer(Arc::clone(&last));
@@ -120,7 +120,7 @@ impl Meter {
                     }
                     continue;
                 }
-                last = Arc::new(sources.collect());
+                last = Arc::new(sources.collect(is_over));
                 collected = Some(Instant::now());
                 sink.accept(&last);
             }
@@ -202,7 +202,9 @@ impl Sources {
         }
     }
 
-    fn collect(&mut self) -> Snapshot {
+    /// All metrics now. Series of containers whose pods are about to be known come with the next snapshot: they would be other
+    /// series then. The last one has them all.
+    fn collect(&mut self, is_last: bool) -> Snapshot {
         let started = Instant::now();
         let now_unix_ns = unix_ns();
         let mut metrics = self.agent.clone();
@@ -229,6 +231,12 @@ impl Sources {
             .extend(self.scraper.iter().flat_map(|scraper| [scraper.metrics(), scraper.latest()]).flatten());
         metrics.extend(self.own());
         let mut snapshot = Snapshot { time_unix_ns: now_unix_ns, metrics: merged(metrics) };
+        if !is_last {
+            let now_ns = monotonic_ns();
+            snapshot.metrics.iter_mut().for_each(|metric| {
+                metric.points.retain(|point| !point.owner.is_awaited(now_ns));
+            });
+        }
         self.cut += self.cardinality.limit(&mut snapshot).points();
         self.collections += 1;
         self.collection_s += started.elapsed().as_secs_f64();

@@ -3,6 +3,8 @@
 //! Each turn does bounded work and nothing here waits: a symbolizer that is behind costs a counted window, never a
 //! turn. Refuses: file formats, symbols, exporters.
 
+mod naming;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -16,6 +18,7 @@ use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
 use crate::flow::{FlowOptions, Flows, Serving};
+use crate::identity::{Names, Subject};
 use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -23,6 +26,7 @@ use crate::meter::News;
 use crate::process::ProcessTable;
 use crate::profile::{Profile, Window};
 use crate::telemetry::Span;
+use naming::Naming;
 
 /// How often the rings are drained. They hold half a second.
 const TURN: Duration = Duration::from_millis(100);
@@ -64,6 +68,8 @@ pub enum Filter {
     Process(u32),
     /// Those of one container, by the start of its id.
     Container(String),
+    /// Those of one pod, by its namespace and name.
+    Pod(String, String),
     /// Those of one cgroup, by its id.
     Cgroup(u64),
 }
@@ -83,6 +89,23 @@ pub struct PipelineOptions {
     pub flows: Option<FlowOptions>,
     /// Whether the kernel's run-time statistics are always on, for measurements.
     pub statistics_always: bool,
+    /// Finds the pods of containers.
+    pub names: Names,
+}
+
+impl Filter {
+    /// Whether records of a subject may be wanted, whatever the process.
+    pub fn has(&self, subject: &Subject) -> bool {
+        match self {
+            Self::All | Self::Process(_) | Self::Cgroup(_) => true,
+            Self::Container(id) => {
+                subject.container.as_ref().is_some_and(|container| container.id.starts_with(id.as_str()))
+            }
+            Self::Pod(namespace, name) => {
+                subject.pod().is_some_and(|pod| pod.namespace == *namespace && pod.name == *name)
+            }
+        }
+    }
 }
 
 /// The pipeline's state.
@@ -94,6 +117,7 @@ pub struct Pipeline {
     crashes: Option<Crashes>,
     slow_operations: SlowOperations,
     flows: Option<Flows>,
+    naming: Naming,
     metrics: AgentMetrics,
     options: PipelineOptions,
     output: SyncSender<Flush>,
@@ -118,7 +142,8 @@ impl Pipeline {
         ledger: Arc<Ledger>,
     ) -> Self {
         let now_ns = monotonic_ns();
-        let mut processes = ProcessTable::new(kernel.has_sideband(), Arc::clone(&ledger));
+        let mut processes =
+            ProcessTable::new(kernel.has_sideband(), options.names.clone(), Arc::clone(&ledger));
         processes.backfill();
         let offset_ns = clocks().monotonic_to_unix_ns;
         let flows = options.flows.as_ref();
@@ -130,6 +155,7 @@ impl Pipeline {
             crashes,
             slow_operations: SlowOperations::new(Arc::clone(&ledger)),
             flows,
+            naming: Naming::default(),
             metrics: AgentMetrics::default(),
             kernel,
             options,
@@ -158,6 +184,7 @@ impl Pipeline {
         self.tell_deaths(u64::MAX);
         self.tell_placements();
         self.flush(monotonic_ns(), true);
+        self.send(u64::MAX);
     }
 
     /// Takes what is there and does what is due; returns when the next turn shall be.
@@ -187,6 +214,7 @@ impl Pipeline {
         if now_ns.saturating_sub(self.window_start_ns) >= self.options.window.as_nanos() as u64 {
             self.flush(now_ns, false);
         }
+        self.send(now_ns);
         if flow_bytes >= BUSY_BYTES { BUSY_TURN } else { TURN }
     }
 
@@ -266,7 +294,7 @@ impl Pipeline {
         is_more
     }
 
-    /// Ends the window. A symbolizer that is behind costs the window, counted; at the stop it is waited for.
+    /// Ends the window.
     fn flush(&mut self, now_ns: u64, is_last: bool) {
         let duration_ns = now_ns.saturating_sub(self.window_start_ns);
         let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
@@ -286,15 +314,21 @@ impl Pipeline {
                 .as_ref()
                 .map_or(Serving::Nothing, |flows| flows.serving(operation.thread_id, start_ns, end_ns))
         });
-        let flush = Flush { window, slow_operations, spans };
-        let unsent = if is_last {
-            self.output.send(flush).err().map(|error| error.0)
-        } else {
-            self.output.try_send(flush).err().map(|error| match error {
-                TrySendError::Full(flush) | TrySendError::Disconnected(flush) => flush,
-            })
-        };
-        if let Some(flush) = unsent {
+        self.naming.push(Flush { window, slow_operations, spans });
+    }
+
+    /// Sends on what has its names. A symbolizer that is behind costs the window, counted; at the stop (`u64::MAX`) it is
+    /// waited for.
+    fn send(&mut self, now_ns: u64) {
+        while let Some(flush) = self.naming.next(now_ns, self.options.names.stats()) {
+            let unsent = if now_ns == u64::MAX {
+                self.output.send(flush).err().map(|error| error.0)
+            } else {
+                self.output.try_send(flush).err().map(|error| match error {
+                    TrySendError::Full(flush) | TrySendError::Disconnected(flush) => flush,
+                })
+            };
+            let Some(flush) = unsent else { continue };
             self.ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
             let slow = flush.slow_operations.len() as u64;
             self.ledger.lost(Signal::SlowOperation, LossReason::SymbolizerBehind, slow);
@@ -322,6 +356,7 @@ impl Pipeline {
         let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
         let offset_ns = clocks().monotonic_to_unix_ns;
         metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(offset_ns)));
+        metrics.extend(self.options.names.metrics());
         metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let _behind_or_gone = match is_last {
             true => news.send(News::Agent(metrics)).is_ok(),
@@ -342,12 +377,9 @@ fn observe(
         return ledger.lost(Signal::Profile, LossReason::ProcessTableFull, 1);
     };
     let is_wanted = match filter {
-        Filter::All => true,
         Filter::Process(tgid) => process.tgid == *tgid,
         Filter::Cgroup(cgroup_id) => head.task.cgroup_id == *cgroup_id,
-        Filter::Container(id) => {
-            process.subject.container.as_ref().is_some_and(|container| container.id.starts_with(id.as_str()))
-        }
+        Filter::All | Filter::Container(_) | Filter::Pod(..) => filter.has(&process.subject),
     };
     if !is_wanted {
         return ledger.lost(Signal::Profile, LossReason::Filtered, 1);

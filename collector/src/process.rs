@@ -21,7 +21,7 @@ use placements::Placements;
 use quick_cache::unsync::Cache;
 pub use scan::is_main;
 
-use crate::identity::{Identity, Placement, Subject};
+use crate::identity::{Identity, Names, Placement, Subject};
 use crate::kernel::{MappingEvent, SidebandEvent};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::telemetry::ProcessName;
@@ -87,13 +87,13 @@ pub struct ProcessTable {
 }
 
 impl ProcessTable {
-    /// An empty table. `has_sideband` says whether mappings are told as they are made.
-    pub fn new(has_sideband: bool, ledger: Arc<Ledger>) -> Self {
+    /// An empty table. `has_sideband` says whether mappings are told as they are made; `names` finds the pods of containers.
+    pub fn new(has_sideband: bool, names: Names, ledger: Arc<Ledger>) -> Self {
         Self {
             processes: HashMap::new(),
             ended: VecDeque::new(),
             modules: Modules::default(),
-            identity: Identity::default(),
+            identity: Identity::new(names),
             roots: Cache::new(CONTAINERS_MAX),
             placements: Placements::default(),
             refreshes_left: REFRESHES_PER_TURN_MAX,

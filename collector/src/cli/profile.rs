@@ -12,10 +12,11 @@ use clap::Args;
 use prost::Message;
 
 use super::top::write_atomically;
-use super::{ConfigArguments, UsageError, duration, exit, output, stop_signal};
+use super::{ConfigArguments, UsageError, duration, exit, output, pod, stop_signal};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::{HostResource, flame_graph, folded::folded, pprof::pprof, profiles_data};
+use crate::identity::Names;
 use crate::kernel::KernelOptions;
 use crate::kernel::{CgroupMount, cgroup_id_of};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -42,6 +43,9 @@ pub(super) struct ProfileArguments {
     /// Only the container whose id starts so
     #[arg(long, value_name = "ID", group = "target")]
     container: Option<String>,
+    /// Only this pod
+    #[arg(long, value_name = "NAMESPACE/NAME", group = "target", value_parser = pod)]
+    pod: Option<(String, String)>,
     /// Only this cgroup, by its path in the unified hierarchy
     #[arg(long, value_name = "PATH", group = "target")]
     cgroup: Option<PathBuf>,
@@ -65,6 +69,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let filter = filter(arguments)?;
     let stop = stop_signal()?;
+    let (names, _ends_with_us) = Names::start(config.names.clone())?;
     let options = PipelineOptions {
         window: ONE_WINDOW,
         filter,
@@ -72,6 +77,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         stacks_max: STACKS_MAX,
         flows: None,
         statistics_always: false,
+        names,
     };
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.
@@ -132,6 +138,9 @@ fn filter(arguments: &ProfileArguments) -> Result<Filter> {
     }
     if let Some(container) = &arguments.container {
         return Ok(Filter::Container(container.to_ascii_lowercase()));
+    }
+    if let Some((namespace, name)) = &arguments.pod {
+        return Ok(Filter::Pod(namespace.clone(), name.clone()));
     }
     if let Some(path) = &arguments.cgroup {
         let mount = CgroupMount::find().context("there is no unified cgroup hierarchy (cgroup2) here")?;

@@ -20,7 +20,7 @@ struct Row {
 pub(super) fn table(spans: &[Span]) -> String {
     let mut rows: HashMap<(&str, &str, &str), Row> = HashMap::new();
     for span in spans {
-        let row = rows.entry((&span.subject.service_name, span.kind.name(), &span.name)).or_default();
+        let row = rows.entry((span.subject.service_name(), span.kind.name(), &span.name)).or_default();
         row.durations_ns.push(span.duration_ns());
         row.errors += usize::from(span.error.is_some());
     }

@@ -17,6 +17,7 @@ use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::dump::service::DumpService;
 use crate::export::{Backend, MetricExporter};
+use crate::identity::{NameOptions, Names};
 use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
 use crate::telemetry::Batch;
@@ -44,6 +45,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
+    let (names, name_thread) = Names::start(NameOptions { keeps_cache: true, ..config.names.clone() })?;
     let options = PipelineOptions {
         window: config.window,
         filter: Filter::All,
@@ -51,10 +53,11 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         stacks_max: STACKS_MAX,
         flows: config.flows.clone(),
         statistics_always: arguments.statistics,
+        names: names.clone(),
     };
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
-    let dumps = start_dumps(&config);
+    let dumps = start_dumps(&config, names);
     let crash = config.kernel.watch_crashes.then(|| CrashSetup {
         sink: Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger))),
         options: config.crash.clone(),
@@ -79,6 +82,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         dumps.stop();
     }
     let (output, crash_sink) = daemon.stop()?;
+    name_thread.join();
     output.stop();
     if let Some(crash_sink) = crash_sink {
         crash_sink.finish();
@@ -88,8 +92,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
 }
 
 /// Dumps are an extra: where they cannot be had the agent goes on without.
-fn start_dumps(config: &Config) -> Option<DumpService> {
-    match DumpService::start(&config.dump) {
+fn start_dumps(config: &Config, names: Names) -> Option<DumpService> {
+    match DumpService::start(&config.dump, names) {
         Ok(service) => {
             if let Some(service) = &service {
                 tracing::info!(pattern = ?service.pattern(), "dumps are taken; core_pattern comes back at the stop");

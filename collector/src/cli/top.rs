@@ -176,7 +176,7 @@ fn service(profile: &Profile) -> Service {
         functions.into_iter().map(|(name, count)| (name.to_owned(), percent(count))).collect();
     functions.sort_by(|one, other| other.1.total_cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
     let container = profile.subject.container.as_ref().map(|container| format!(" [{}]", &container.id[..12]));
-    let name = format!("{}{}", profile.subject.service_name, container.unwrap_or_default());
+    let name = format!("{}{}", profile.subject.service_name(), container.unwrap_or_default());
     Service { name, cpu: percent(profile.sample_count()), functions }
 }
 

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{ConfigArguments, UsageError, duration, exit, ledger, output, stop_signal};
+use super::{ConfigArguments, UsageError, duration, exit, ledger, output, pod, stop_signal};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::flow::protocol::Protocol;
+use crate::identity::Names;
 use crate::kernel::KernelOptions;
 use crate::loss::{Ledger, Signal};
 use crate::pipeline::{Filter, PipelineOptions};
@@ -40,8 +41,11 @@ pub(super) struct TraceArguments {
     #[arg(long, value_name = "N")]
     pid: Option<u32>,
     /// Only spans of the container whose id starts so
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "owner")]
     container: Option<String>,
+    /// Only spans of this pod
+    #[arg(long, value_name = "NAMESPACE/NAME", group = "owner", value_parser = pod)]
+    pod: Option<(String, String)>,
     /// Only spans of this protocol: http, postgresql, redis, dns
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
@@ -56,6 +60,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
+    let (names, _ends_with_us) = Names::start(config.names.clone())?;
     let options = PipelineOptions {
         window: WINDOW,
         filter: Filter::All,
@@ -63,6 +68,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
         stacks_max: STACKS_MAX,
         flows: config.flows.clone(),
         statistics_always: false,
+        names,
     };
     let kernel = KernelOptions {
         frequency_hz: FREQUENCY_HZ,
@@ -100,7 +106,7 @@ fn flags() -> Vec<(String, String)> {
 /// Which spans are shown.
 struct Wanted {
     pid: Option<u32>,
-    container: Option<String>,
+    owner: Filter,
     protocol: Option<&'static str>,
 }
 
@@ -116,17 +122,18 @@ impl Wanted {
                 }
             },
         };
-        Ok(Self { pid: arguments.pid, container: arguments.container.clone(), protocol })
+        let owner = match (&arguments.container, &arguments.pod) {
+            (Some(container), _) => Filter::Container(container.to_ascii_lowercase()),
+            (None, Some((namespace, name))) => Filter::Pod(namespace.clone(), name.clone()),
+            (None, None) => Filter::All,
+        };
+        Ok(Self { pid: arguments.pid, owner, protocol })
     }
 
     fn has(&self, span: &Span) -> bool {
-        let container = span.subject.container.as_ref();
         self.pid.is_none_or(|pid| span.process.pid == pid)
             && self.protocol.is_none_or(|protocol| span.protocol == protocol)
-            && self
-                .container
-                .as_ref()
-                .is_none_or(|wanted| container.is_some_and(|container| container.id.starts_with(wanted)))
+            && self.owner.has(&span.subject)
     }
 }
 
@@ -188,7 +195,7 @@ fn line(text: &mut String, span: &Span, depth: usize) {
         "{clock} {:>10.3} ms  {indent}{} {} ({}) {name} {}{error}{proof}",
         span.duration_ns() as f64 / 1e6,
         span.kind.name(),
-        span.subject.service_name,
+        span.subject.service_name(),
         span.process.pid,
         status.unwrap_or_default(),
     );

@@ -134,6 +134,13 @@ pub fn keys() -> Vec<Key> {
             "Other than the default, by service:GLOB, container:ID-PREFIX, unit:GLOB, namespace:GLOB or \
              pod:NAMESPACE/NAME.",
         ),
+        key(
+            "dump.annotation_max",
+            Kind::Choice(&["none", "record", "minidump", "core"]),
+            "minidump",
+            "The most that a pod may ask for itself with the annotation kansoku.io/dump, or kansoku.io/dump.CONTAINER. none: \
+             its annotations count for nothing.",
+        ),
         key("dump.directory", Kind::Text, "/var/lib/kansoku/dumps", "Directory of dumps."),
         key(
             "dump.bytes_max",
@@ -303,6 +310,51 @@ pub fn keys() -> Vec<Key> {
             "Time between two scrapes of such a page.",
         ),
         key("scrape.certificate", Kind::Text, "", "CA certificates for pages over TLS, a PEM file."),
+        key(
+            "kubernetes.cri_socket",
+            Kind::Text,
+            "auto",
+            "The container runtime's socket, which names the pods of containers: a path, none, or auto: where the usual \
+             distributions have it.",
+        ),
+        key(
+            "kubernetes.api",
+            Kind::Choice(&["auto", "off"]),
+            "auto",
+            "Watch this node's pods at the API server, for labels, annotations and workloads. auto: where the agent is a pod, \
+             or a kubeconfig is named.",
+        ),
+        key("kubernetes.kubeconfig", Kind::Text, "", "A kubeconfig, for an agent that is no pod."),
+        key(
+            "kubernetes.node_name",
+            Kind::Text,
+            "",
+            "This node's name in Kubernetes; also k8s.node.name. Empty: the host's name, where pods are watched.",
+        ),
+        key(
+            "kubernetes.labels",
+            Kind::Text,
+            "",
+            "Labels of pods that become k8s.pod.label.*: names with commas between them, * is any text.",
+        ),
+        key(
+            "kubernetes.annotations",
+            Kind::Text,
+            "",
+            "Annotations of pods that become k8s.pod.annotation.*, likewise.",
+        ),
+        key(
+            "kubernetes.service_labels",
+            Kind::Flag,
+            "true",
+            "Let the labels app.kubernetes.io/instance, name and version name the service and its version.",
+        ),
+        key(
+            "kubernetes.cache",
+            Kind::Text,
+            "/var/lib/kansoku/names.json",
+            "File of the pods of containers, for the next start of the agent. Empty: none.",
+        ),
         key("kernel.btf", Kind::Text, "/sys/kernel/btf/vmlinux", "The kernel's type information."),
         key(
             "kernel.log_level",

@@ -1,8 +1,9 @@
 //! Counters of deaths by workload. They outlive the container: a series stays until the agent ends.
 //!
-//! Refuses: unbounded series. Above the limit deaths are counted in one overflow series, as OpenTelemetry names it.
+//! A death is counted under its workload's name, so one in a new pod waits until that is known. Refuses: unbounded series.
+//! Above the limit deaths are counted in one overflow series, as OpenTelemetry names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,16 +11,21 @@ use super::record::Kind;
 use super::verdict::Verdict;
 use super::{signals, status};
 use crate::dump::socket::Outcomes;
+use crate::identity::Subject;
 use crate::telemetry::{Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point, Text};
 
 /// Series of deaths, and of OOM kills.
 const SERIES_MAX: usize = 1_024;
 
+/// Deaths that wait for the name of their workload.
+const UNNAMED_MAX: usize = 1_024;
+
 /// Counts since the agent's start.
 #[derive(Default)]
 pub struct CrashMetrics {
-    deaths: BTreeMap<(String, Kind, String), u64>,
-    oom_kills: BTreeMap<String, u64>,
+    deaths: BTreeMap<(Workload, Kind, String), u64>,
+    oom_kills: BTreeMap<Workload, u64>,
+    unnamed: VecDeque<(Arc<Subject>, Kind, u32)>,
     overflow: u64,
     oom_overflow: u64,
     dump_outcomes: Option<Arc<Outcomes>>,
@@ -29,6 +35,14 @@ pub struct CrashMetrics {
     start_unix_ns: u64,
 }
 
+/// Whose deaths are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Workload {
+    service: String,
+    /// Two services of one name in two namespaces are two.
+    namespace: Option<String>,
+}
+
 impl CrashMetrics {
     /// Nothing is counted yet. Dumps are counted where they are taken.
     pub fn new(dump_outcomes: Option<Arc<Outcomes>>, start_unix_ns: u64) -> Self {
@@ -36,13 +50,31 @@ impl CrashMetrics {
     }
 
     /// Counts a death of a workload. `status` as `wait(2)` gives it.
-    pub fn count_death(&mut self, service: &str, kind: Kind, status: u32) {
+    pub fn count_death(&mut self, subject: &Arc<Subject>, kind: Kind, status: u32) {
         self.recorded += 1;
-        let key = (service.to_owned(), kind, reason(status));
-        if kind == Kind::OomKill {
-            count(&mut self.oom_kills, &mut self.oom_overflow, service.to_owned());
+        self.unnamed.push_back((Arc::clone(subject), kind, status));
+        if self.unnamed.len() > UNNAMED_MAX {
+            self.name_first();
         }
-        count(&mut self.deaths, &mut self.overflow, key);
+    }
+
+    /// Puts the deaths under their workloads that need not wait any more, in their order; at `u64::MAX` all.
+    pub fn name(&mut self, now_ns: u64) {
+        while self.unnamed.front().is_some_and(|(subject, ..)| !subject.pod.is_awaited(now_ns)) {
+            self.name_first();
+        }
+    }
+
+    fn name_first(&mut self) {
+        let Some((subject, kind, status)) = self.unnamed.pop_front() else { return };
+        let workload = Workload {
+            service: subject.service_name().to_owned(),
+            namespace: subject.pod().map(|pod| pod.namespace.clone()),
+        };
+        if kind == Kind::OomKill {
+            count(&mut self.oom_kills, &mut self.oom_overflow, workload.clone());
+        }
+        count(&mut self.deaths, &mut self.overflow, (workload, kind, reason(status)));
     }
 
     /// Counts an end that makes no record.
@@ -55,18 +87,13 @@ impl CrashMetrics {
 
     /// All counters now. `ends` is the number of all ends of processes.
     pub fn read(&self, ends: u64) -> Vec<Metric> {
-        let deaths = self.deaths.iter().map(|((service, kind, reason), count)| {
-            let attributes = [
-                ("service.name", service.clone()),
-                ("kansoku.crash.kind", kind.name().to_owned()),
-                ("kansoku.crash.reason", reason.clone()),
-            ];
-            self.point(attributes, *count)
+        let deaths = self.deaths.iter().map(|((workload, kind, reason), count)| {
+            let how =
+                [("kansoku.crash.kind", kind.name().to_owned()), ("kansoku.crash.reason", reason.clone())];
+            self.point(workload.attributes().chain(how), *count)
         });
-        let oom_kills = self
-            .oom_kills
-            .iter()
-            .map(|(service, count)| self.point([("service.name", service.clone())], *count));
+        let oom_kills =
+            self.oom_kills.iter().map(|(workload, count)| self.point(workload.attributes(), *count));
         let bad = self.recorded + self.stopped + self.failed;
         let outcomes = [
             ("success", ends.saturating_sub(bad)),
@@ -95,8 +122,15 @@ impl CrashMetrics {
     }
 }
 
+impl Workload {
+    fn attributes(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let namespace = self.namespace.clone().map(|namespace| ("k8s.namespace.name", namespace));
+        std::iter::once(("service.name", self.service.clone())).chain(namespace)
+    }
+}
+
 impl CrashMetrics {
-    fn point<const COUNT: usize>(&self, attributes: [(&'static str, String); COUNT], value: u64) -> Point {
+    fn point(&self, attributes: impl IntoIterator<Item = (&'static str, String)>, value: u64) -> Point {
         let attributes = attributes.into_iter().map(|(key, value)| (Text::from(key), Text::from(value)));
         Point::number(Owner::Agent, attributes.collect(), self.start_unix_ns, value as f64)
     }
@@ -146,6 +180,7 @@ fn counter(name: &'static str, description: &'static str, unit: &'static str, po
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{Choice, Facts, LatePod, Pod};
     use crate::telemetry::Value;
 
     fn number(point: &Point) -> u64 {
@@ -159,10 +194,11 @@ mod tests {
     fn every_death_is_in_one_series() {
         let mut metrics = CrashMetrics::default();
         for number in 0..SERIES_MAX + 10 {
-            metrics.count_death(&format!("service-{number}"), Kind::OomKill, 9);
+            metrics.count_death(&Arc::new(Subject::named(&format!("service-{number}"))), Kind::OomKill, 9);
         }
-        metrics.count_death("service-0", Kind::Crash, 11 | 0x80);
+        metrics.count_death(&Arc::new(Subject::named("service-0")), Kind::Crash, 11 | 0x80);
         metrics.count_end(Verdict::Failed);
+        metrics.name(0);
         let read = metrics.read(5_000);
         let sum = |metric: &Metric| metric.points.iter().map(number).sum::<u64>();
         assert_eq!(sum(&read[0]), SERIES_MAX as u64 + 11);
@@ -172,5 +208,22 @@ mod tests {
         let overflow = read[1].points.last().and_then(|point| point.attributes.first());
         assert!(overflow.is_some_and(|(key, _)| &**key == OVERFLOW_ATTRIBUTE), "{overflow:?}");
         assert_eq!(sum(&read[2]), 5_000);
+    }
+
+    #[test]
+    fn a_death_waits_for_its_workloads_name() {
+        let pod = LatePod::awaited(50);
+        let subject = Arc::new(Subject { pod: pod.clone(), ..Subject::named("sh") });
+        let mut metrics = CrashMetrics::default();
+        metrics.count_death(&subject, Kind::Crash, 11);
+        metrics.name(49);
+        assert!(metrics.read(1)[0].points.is_empty());
+        pod.tell(Pod::of(&Facts::of_pod("shop", "cart-1", "12", "cart"), &Choice::default()));
+        metrics.name(49);
+        let points = &metrics.read(1)[0].points;
+        assert_eq!(
+            points[0].attributes[..2],
+            [("service.name".into(), "cart".into()), ("k8s.namespace.name".into(), "shop".into()),]
+        );
     }
 }

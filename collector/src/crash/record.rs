@@ -30,6 +30,9 @@ pub struct CrashRecord {
     pub suppressed: u64,
     /// Whose it was: the same resource attributes as on every signal.
     pub resource: BTreeMap<String, String>,
+    /// How often its container was started anew before, where Kubernetes tells.
+    #[serde(default)]
+    pub restart_count: Option<u32>,
     /// Who died.
     pub process: ProcessInfo,
     /// How it ended.

@@ -91,8 +91,9 @@ impl Reporter {
                 .subject
                 .attributes()
                 .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
+                .map(|(key, value)| (key.into_owned(), value))
                 .collect(),
+            restart_count: death.subject.pod().and_then(|pod| pod.restart_count),
             process: self.process(death),
             exit: exit(death.status),
             sender: death.sender.clone(),

@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 use zerocopy::FromZeros;
 
 use super::*;
+use crate::identity::Names;
 
 const LIVES_NS: u64 = 1_000_000_000;
 
@@ -16,7 +17,7 @@ fn check(kinds: u32, deaths_of_each: u32, taken_max: usize, is_refusal_expected:
     let policies = Policies::parse("record", []).expect("it is a policy");
     let options = CrashOptions { exits: Exits::Main, records_per_minute: 2, policies };
     let mut crashes = Crashes::new(options, None, output, Arc::clone(&ledger));
-    let mut processes = ProcessTable::new(false, Arc::clone(&ledger));
+    let mut processes = ProcessTable::new(false, Names::default(), Arc::clone(&ledger));
     let record = DeathRecord::new_zeroed();
     let task = Task { tgid: std::process::id(), ..record.task };
     let process = processes.of_task(&task).expect("there is room");

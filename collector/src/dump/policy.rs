@@ -1,7 +1,8 @@
-//! Which process gets which dump: a default and rules by container, pod, service, unit and namespace.
+//! Which process gets which dump: a default, rules by container, pod, service, unit and namespace, and what a pod asks for.
 //!
-//! A dump holds a process's secrets and much of the disk, so the owner of the node decides and nobody else. Refuses:
-//! names and values that it doesn't know, with the nearest one that it does.
+//! A dump holds a process's secrets and much of the disk, so the owner of the node decides: the rules about a container or a
+//! pod stand above what it asks for, and there is a most that may be asked for. Refuses: names and values that it doesn't
+//! know, with the nearest one that it does.
 
 use anyhow::{Context, Result, bail};
 
@@ -14,11 +15,14 @@ const GLOB_BYTES_MAX: usize = 256;
 /// Stars of a glob.
 const STARS_MAX: usize = 8;
 
+/// Rules of a smaller rank are about the pod or the container itself, and stand above what it asks for.
+const WISH_RANK: u8 = 2;
+
 /// A word is meant if it is this similar, by Jaro-Winkler.
 const SIMILAR: f64 = 0.7;
 
 /// What is kept of a death.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DumpKind {
     /// Nothing, not even the crash record.
     None,
@@ -52,6 +56,8 @@ impl DumpKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policies {
     default: DumpKind,
+    /// The most that a pod may ask for.
+    annotation_max: DumpKind,
     rules: Vec<(Selector, DumpKind)>,
 }
 
@@ -72,7 +78,7 @@ enum Selector {
 
 /// A text in which `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq)]
-struct Glob(String);
+pub struct Glob(String);
 
 impl Policies {
     /// From a table of `service:checkout*` to `minidump`.
@@ -92,18 +98,37 @@ impl Policies {
         }
         // Of the same rank, the one with more letters is about fewer processes.
         parsed.sort_by_key(|(selector, _)| (selector.rank(), std::cmp::Reverse(selector.letters())));
-        Ok(Self { default, rules: parsed })
+        Ok(Self { default, annotation_max: DumpKind::None, rules: parsed })
     }
 
-    /// What is kept of a process, whose resource attributes `subject` gives by their OpenTelemetry names.
-    pub fn decide(&self, subject: &dyn Fn(&str) -> Option<String>) -> DumpKind {
+    /// With pods that may ask for dumps of their own processes, up to this kind; `None`: they may not.
+    #[must_use]
+    pub fn with_annotations(self, annotation_max: DumpKind) -> Self {
+        Self { annotation_max, ..self }
+    }
+
+    /// What is kept of a process, whose resource attributes `subject` gives by their OpenTelemetry names, and whose pod asks
+    /// for `wish`.
+    pub fn decide(&self, subject: &dyn Fn(&str) -> Option<String>, wish: Option<&str>) -> DumpKind {
         let rule = self.rules.iter().find(|(selector, _)| selector.matches(subject));
-        rule.map_or(self.default, |(_, kind)| *kind)
+        if let Some((selector, kind)) = rule
+            && selector.rank() < WISH_RANK
+        {
+            return *kind;
+        }
+        // What is no kind of dump is no wish: the pod's owner cannot be told here.
+        let wish = wish.and_then(|wish| DumpKind::parse(wish.trim()).ok());
+        match wish.filter(|_| self.annotation_max > DumpKind::None) {
+            Some(wish) => wish.min(self.annotation_max),
+            None => rule.map_or(self.default, |(_, kind)| *kind),
+        }
     }
 
     /// Whether any process may get a dump, so that `core_pattern` is needed at all.
     pub fn needs_cores(&self) -> bool {
-        self.default.needs_core() || self.rules.iter().any(|(_, kind)| kind.needs_core())
+        self.default.needs_core()
+            || self.annotation_max.needs_core()
+            || self.rules.iter().any(|(_, kind)| kind.needs_core())
     }
 }
 
@@ -168,7 +193,12 @@ impl Selector {
 }
 
 impl Glob {
-    fn parse(text: &str) -> Result<Self> {
+    /// From its text.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty, too long or has too many stars.
+    pub fn parse(text: &str) -> Result<Self> {
         let stars = text.matches('*').count();
         if text.is_empty() || text.len() > GLOB_BYTES_MAX || stars > STARS_MAX {
             bail!(
@@ -183,7 +213,7 @@ impl Glob {
     }
 
     /// Each piece between stars is taken where it is found first, which leaves the most to those after it.
-    fn matches(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return self.0 == text };
         let Some(mut text) = text.strip_prefix(first) else { return false };
         let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -225,7 +255,7 @@ mod tests {
             let found = subject.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        assert_eq!(policies.decide(&attribute), expected, "{subject:?}");
+        assert_eq!(policies.decide(&attribute, None), expected, "{subject:?}");
     }
 
     #[test]
@@ -252,6 +282,30 @@ mod tests {
         check(&RULES, &[("service.name", "checkout"), (NAMESPACE, "shop"), (POD, "web")], DumpKind::Core);
         check(&RULES, &[("service.name", "y"), (NAMESPACE, "a"), (POD, "noisy-b-x")], DumpKind::None);
         check(&[], &[("service.name", "checkout")], DumpKind::Minidump);
+    }
+
+    #[test]
+    fn what_a_pod_asks_for() {
+        use DumpKind::{Core, Minidump, None as Nothing, Record};
+        let check = |max: DumpKind, rule: &str, wish: &str, expected: DumpKind| {
+            let policies =
+                Policies::parse("record", [(rule, "record")]).expect("valid").with_annotations(max);
+            let attribute = |name: &str| match name {
+                "k8s.pod.name" => Some("cart-1".to_owned()),
+                "k8s.namespace.name" => Some("shop".to_owned()),
+                _ => None,
+            };
+            assert_eq!(policies.decide(&attribute, Some(wish)), expected, "{max:?} {rule} {wish}");
+        };
+        check(Minidump, "service:other", "minidump", Minidump);
+        check(Minidump, "namespace:shop", "minidump", Minidump);
+        check(Minidump, "service:other", " core ", Minidump);
+        check(Core, "service:other", "core", Core);
+        check(Record, "service:other", "core", Record);
+        check(Minidump, "service:other", "none", Nothing);
+        check(Nothing, "service:other", "minidump", Record);
+        check(Minidump, "pod:shop/cart-*", "minidump", Record);
+        check(Minidump, "service:other", "everything", Record);
     }
 
     #[test]

@@ -6,15 +6,20 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::pattern::{CORE_PATTERN, Pattern, Takeover};
 use super::socket::{Outcomes, Server};
 use super::{DumpKind, DumpOptions, Policies, Store, StoreLimits};
-use crate::identity::{Identity, Subject};
+use crate::clock::monotonic_ns;
+use crate::identity::{Identity, Names, Subject};
 use crate::process::{executable_name, is_main};
+
+/// How long a dying process is held until its pod is known, and how often that is looked at.
+const NAME_MAX: Duration = Duration::from_secs(1);
+const NAME_STEP: Duration = Duration::from_millis(5);
 
 /// How `core_pattern` is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +64,7 @@ impl DumpService {
     /// # Errors
     ///
     /// If the kernel takes none of the patterns, or the directory cannot be made: the error says what to do.
-    pub fn start(config: &DumpConfig) -> Result<Option<Self>> {
+    pub fn start(config: &DumpConfig, names: Names) -> Result<Option<Self>> {
         if config.way == Way::Off || !config.policies.needs_cores() {
             return Ok(None);
         }
@@ -68,7 +73,7 @@ impl DumpService {
         let server = match config.way {
             Way::Pipe => None,
             _ => {
-                let decide = Box::new(decider(config.policies.clone()));
+                let decide = Box::new(decider(config.policies.clone(), names));
                 Some(Server::start(&config.socket, decide, config.options.clone(), &store)?)
             }
         };
@@ -115,24 +120,30 @@ pub fn remembered(config: &DumpConfig) -> PathBuf {
     config.store.directory.join("core_pattern.previous")
 }
 
-/// Decides by whose a process is.
-pub fn decider(policies: Policies) -> impl Fn(u32, Option<u64>) -> DumpKind + Send {
-    let identity = RefCell::new(Identity::default());
+/// Decides by whose a process is. The kernel holds it meanwhile, so its pod can be waited for a little.
+pub fn decider(policies: Policies, names: Names) -> impl Fn(u32, Option<u64>) -> DumpKind + Send {
+    let identity = RefCell::new(Identity::new(names));
     move |pid, cgroup_id| {
         let mut identity = identity.borrow_mut();
         let cgroup = identity.cgroup(cgroup_id.unwrap_or(0), pid);
         let executable = executable_name(pid).unwrap_or_default();
-        decide(&policies, &identity.subject(&cgroup, pid, &executable, is_main(pid)))
+        let subject = identity.subject(&cgroup, pid, &executable, is_main(pid));
+        let deadline = Instant::now() + NAME_MAX;
+        while subject.pod.is_awaited(monotonic_ns()) && Instant::now() < deadline {
+            std::thread::sleep(NAME_STEP);
+        }
+        decide(&policies, &subject)
     }
 }
 
 /// What a subject gets.
 pub fn decide(policies: &Policies, subject: &Subject) -> DumpKind {
     let attributes = subject.attributes();
-    policies.decide(&|name| {
-        let found = attributes.iter().find(|(key, _)| *key == name);
+    let attribute = |name: &str| {
+        let found = attributes.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone())
-    })
+    };
+    policies.decide(&attribute, subject.pod().and_then(|pod| pod.dump.as_deref()))
 }
 
 /// How long the reporter waits for a dump whose process has ended: its file gets its name just after that.

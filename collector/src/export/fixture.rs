@@ -30,13 +30,7 @@ pub fn profiles() -> Vec<Profile> {
         count,
     };
     vec![Profile {
-        subject: Arc::new(Subject {
-            service_name: "app".to_owned(),
-            container: None,
-            unit: None,
-            pod: None,
-            revision: 0,
-        }),
+        subject: Arc::new(Subject::named("app")),
         start_unix_ns: 1_000_000_000,
         duration_ns: 5_000_000_000,
         period_ns: 10,

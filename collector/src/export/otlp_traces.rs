@@ -106,9 +106,8 @@ mod tests {
     use crate::telemetry::{ProcessName, Proof};
 
     fn span(service: &str, parent: Option<([u8; 8], Proof)>, error: Option<&str>) -> Span {
-        let service_name = service.to_owned();
         Span {
-            subject: Arc::new(Subject { service_name, container: None, unit: None, pod: None, revision: 0 }),
+            subject: Arc::new(Subject::named(service)),
             process: Arc::new(ProcessName { pid: 7, executable_name: "shop".into(), executable_path: None }),
             trace_id: [1; 16],
             span_id: [2; 8],

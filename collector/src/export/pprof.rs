@@ -29,7 +29,7 @@ fn encode(profiles: &[Profile]) -> proto::Profile {
             profile
                 .samples
                 .iter()
-                .map(|sample| builder.sample(sample, &profile.subject.service_name, period_ns)),
+                .map(|sample| builder.sample(sample, profile.subject.service_name(), period_ns)),
         );
     }
     let value_type = |builder: &mut Builder, name: &str, unit: &str| proto::ValueType {

@@ -38,7 +38,7 @@ impl HostResource {
     /// The resource of a subject on this host. The subject wins over the host's attributes.
     pub fn of(&self, subject: &Subject) -> Resource {
         let own = subject.attributes();
-        self.merge(own.iter().map(|(key, value)| (*key, value.as_str())))
+        self.merge(own.iter().map(|(key, value)| (key.as_ref(), value.as_str())))
     }
 
     /// The resource of a subject that is only known by its attributes any more.
@@ -82,14 +82,7 @@ impl HostResource {
 
     /// The resource of the agent itself.
     pub fn of_agent(&self) -> Resource {
-        let agent = Subject {
-            service_name: "kansoku".to_owned(),
-            container: None,
-            unit: None,
-            pod: None,
-            revision: 0,
-        };
-        let mut resource = self.of(&agent);
+        let mut resource = self.of(&Subject::named("kansoku"));
         resource.attributes.push(attribute("service.version", super::VERSION.to_owned()));
         resource
     }

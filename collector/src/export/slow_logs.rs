@@ -107,9 +107,8 @@ mod tests {
     use crate::telemetry::ProcessName;
 
     fn operation(path: Option<&str>, peer: Option<&str>, error: Option<&'static str>) -> SlowOperation {
-        let service_name = "db".to_owned();
         SlowOperation {
-            subject: Arc::new(Subject { service_name, container: None, unit: None, pod: None, revision: 0 }),
+            subject: Arc::new(Subject::named("db")),
             process: Arc::new(ProcessName { pid: 7, executable_name: "db".into(), executable_path: None }),
             thread_id: 8,
             thread_name: "writer".into(),

@@ -375,8 +375,7 @@ mod tests {
             role: role as u32,
             padding: 0,
         };
-        let subject =
-            Subject { service_name: "shop".to_owned(), container: None, unit: None, pod: None, revision: 0 };
+        let subject = Subject::named("shop");
         let process = ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None };
         Connection::new(&record, (Arc::new(subject), Arc::new(process)))
     }

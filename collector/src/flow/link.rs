@@ -177,7 +177,7 @@ impl Linker {
 
     /// The name of the service that has this end of a connection, if it is on this node.
     pub fn service_at(&self, end: &Ends) -> Option<&str> {
-        self.local.get(end).map(|subject| subject.service_name.as_str())
+        self.local.get(end).map(|subject| subject.service_name())
     }
 
     /// A connection ended.
@@ -458,8 +458,7 @@ mod tests {
     }
 
     fn waiting(side: &Side, context: Option<TraceContext>) -> Waiting {
-        let subject =
-            Subject { service_name: "shop".to_owned(), container: None, unit: None, pod: None, revision: 0 };
+        let subject = Subject::named("shop");
         let (start_ns, end_ns) = (side.start_ms * 1_000_000, side.end_ms * 1_000_000);
         let span = Span {
             subject: Arc::new(subject),

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 
-use super::Pod;
+use super::Facts;
 
 /// Bytes of a bundle's file; beyond, there is no pod. Real ones have some 10 KiB.
 pub const BUNDLE_BYTES_MAX: u64 = 1 << 20;
@@ -37,13 +37,13 @@ const CONTAINERD_NAMESPACES: [&str; 3] = ["k8s.io", "default", "moby"];
 /// Where CRI-O keeps them: the run root, and the graph root on nodes that share both.
 const CRI_O_STATES: [&str; 2] = ["run/containers/storage", "var/lib/containers/storage"];
 
-/// The pod of the container `container_id` by the bundles below `root` (`/`, or where a containerised agent has the
+/// What the bundles say of the pod of the container `container_id`: those below `root` (`/`, or where a containerised agent has the
 /// node's root, such as `/host`). `None` if no bundle is there, or none that names a pod.
 ///
 /// The sandbox (pause) container of a pod has an empty container name (`""`) and no image.
 ///
 /// Paths are resolved in `root` by `openat2(2)` (kernel 5.6): links, absolute ones too, cannot lead out of it.
-pub fn pod_of(container_id: &str, root: &Path) -> Option<Pod> {
+pub fn facts_of(container_id: &str, root: &Path) -> Option<Facts> {
     if !is_id(container_id) {
         return None;
     }
@@ -136,7 +136,7 @@ struct DockerConfig {
     labels: Option<KubeletNames>,
 }
 
-fn of_oci(json: &[u8]) -> Option<Pod> {
+fn of_oci(json: &[u8]) -> Option<Facts> {
     let Annotations { containerd, cri_o, kubelet } = serde_json::from_slice::<Oci>(json).ok()?.annotations?;
     if let Some(container_type) = &containerd.container_type {
         let container = container_name(container_type, "sandbox", containerd.container)?;
@@ -152,7 +152,7 @@ fn of_oci(json: &[u8]) -> Option<Pod> {
     pod(names.namespace?, names.name?, names.uid?, container, cri_o.image)
 }
 
-fn of_docker(json: &[u8]) -> Option<Pod> {
+fn of_docker(json: &[u8]) -> Option<Facts> {
     let config = serde_json::from_slice::<Docker>(json).ok()?.config;
     let names = config.labels?;
     let container = container_name(&names.docker_type?, "podsandbox", names.container)?;
@@ -174,12 +174,12 @@ fn pod(
     uid: String,
     container: String,
     image: Option<String>,
-) -> Option<Pod> {
+) -> Option<Facts> {
     if !is_label(&namespace) || !is_subdomain(&name) || !is_uid(&uid) {
         return None;
     }
     let image = image.filter(|image| !container.is_empty() && is_image(image));
-    Some(Pod { namespace, name, uid, container, image })
+    Some(Facts { namespace, name, uid, container: Some(container), image, ..Facts::default() })
 }
 
 /// The content of a regular file below `root`; `None` if it is anything else, or too long.

@@ -8,6 +8,9 @@ use super::Key;
 /// Digits of a container id.
 const ID_DIGITS: usize = 64;
 
+/// What the kubelet calls the cgroup above all pods, whatever stands before it.
+const KUBERNETES: &str = "kubepods";
+
 /// What the path of a cgroup says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupName {
@@ -15,18 +18,30 @@ pub struct CgroupName {
     pub container: Option<Container>,
     /// The systemd service, unescaped, with its suffix.
     pub unit: Option<String>,
+    /// The container's pod.
+    pub pod: Option<PodPlace>,
+}
+
+/// The place of a container in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPlace {
+    /// The pod's uid on this node.
+    pub uid: String,
+    /// The pod's own container. Another one than the container itself where that runs inside of it.
+    pub container_id: String,
 }
 
 /// The uid of the pod whose cgroup this is; `None` if the path is no pod's own. The systemd driver writes underscores
 /// for dashes.
 pub fn pod_uid(path: &str) -> Option<String> {
-    let last = path.rsplit('/').next()?;
-    if !path.contains("kubepods") {
-        return None;
-    }
-    let uid = match last.strip_suffix(".slice") {
+    segment_uid(path.rsplit('/').next()?).filter(|_| path.contains(KUBERNETES))
+}
+
+/// A segment that names a pod: `pod<uid>`, or `<prefix>-pod<uid>.slice`.
+fn segment_uid(segment: &str) -> Option<String> {
+    let uid = match segment.strip_suffix(".slice") {
         Some(slice) => slice.rsplit_once("-pod")?.1.replace('_', "-"),
-        None => last.strip_prefix("pod")?.to_owned(),
+        None => segment.strip_prefix("pod")?.to_owned(),
     };
     let is_uid = !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     is_uid.then_some(uid)
@@ -89,7 +104,12 @@ impl CgroupName {
                 segments.iter().rev().find(|segment| segment.ends_with(".service")).map(|unit| unescape(unit))
             }
         };
-        Self { container, unit }
+        let pod = container.as_ref().filter(|_| path.contains(KUBERNETES)).and_then(|inner| {
+            let uid = path.split(['/', ':']).find_map(segment_uid)?;
+            let outer = segments.iter().find_map(|segment| self::container(segment, None));
+            Some(PodPlace { uid, container_id: outer.map_or_else(|| inner.id.clone(), |outer| outer.id) })
+        });
+        Self { container, unit, pod }
     }
 
     /// Whether the path named anything.
@@ -202,6 +222,24 @@ mod tests {
             CgroupName::parse(&path);
             CgroupName::parse(&format!("/{path}\\x2d{path}.service"));
         }
+    }
+
+    #[test]
+    fn pods() {
+        let check = |path: &str, expected: Option<(&str, &str)>| {
+            let name = CgroupName::parse(&path.replace("{A}", A).replace("{B}", B));
+            let found = name.pod.as_ref().map(|pod| (pod.uid.as_str(), pod.container_id.as_str()));
+            assert_eq!(found, expected, "{path}");
+        };
+        let pod = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12_34.slice";
+        check(&format!("{pod}/cri-containerd-{{A}}.scope"), Some(("12-34", A)));
+        check(&format!("{pod}/cri-containerd-{{A}}.scope/docker/{{B}}"), Some(("12-34", A)));
+        check("/kubepods/besteffort/pod12-34/{A}", Some(("12-34", A)));
+        check("/kubepods-besteffort-pod12.slice:cri-containerd:{A}", Some(("12", A)));
+        check("/kubelet.slice/kubepods/podabc/{A}", Some(("abc", A)));
+        check("/kubepods/besteffort/pod12-34", None);
+        check("/podman/pod12-34/{A}", None);
+        check("/docker/{A}", None);
     }
 
     #[test]

@@ -83,8 +83,7 @@ mod tests {
 
     fn placement(cgroup_id: u64, container: Option<&str>, name: &str) -> Placement {
         let container = container.map(|id| Container { id: id.to_owned(), runtime: None });
-        let subject =
-            Subject { service_name: name.to_owned(), container, unit: None, pod: None, revision: 0 };
+        let subject = Subject { container, ..Subject::named(name) };
         Placement { cgroup_id, subject: Arc::new(subject) }
     }
 
@@ -95,7 +94,7 @@ mod tests {
             directory.place(placement(cgroup_id, container, name));
         }
         let owner = directory.of_cgroup(7).and_then(|key| directory.subject(key));
-        assert_eq!(owner.map(|subject| subject.service_name.as_str()), expected, "{placements:?}");
+        assert_eq!(owner.map(|subject| subject.own_name.as_str()), expected, "{placements:?}");
     }
 
     #[test]

@@ -110,8 +110,7 @@ mod tests {
         let mut directory = Directory::default();
         if is_told {
             let container = Some(Container { id: "a".to_owned(), runtime: None });
-            let service_name = "nginx".to_owned();
-            let subject = Subject { service_name, container, unit: None, pod: None, revision: 0 };
+            let subject = Subject { container, ..Subject::named("nginx") };
             directory.place(Placement { cgroup_id: 7, subject: Arc::new(subject) });
         }
         assert_eq!(&decide(path, 5, &directory, 5 + waited_ns), expected);

@@ -60,11 +60,7 @@ mod tests {
     #[test]
     fn the_same_is_told_once() {
         let container = Some(Container { id: "a".repeat(64), runtime: None });
-        let subject = |name: &str| {
-            let service_name = name.to_owned();
-            let container = container.clone();
-            Arc::new(Subject { service_name, container, unit: None, pod: None, revision: 0 })
-        };
+        let subject = |name: &str| Arc::new(Subject { container: container.clone(), ..Subject::named(name) });
         let (runc, nginx) = (subject("runc"), subject("nginx"));
         let mut placements = Placements::default();
         for (cgroup_id, subject) in [(7, &runc), (7, &runc), (8, &runc), (7, &nginx)] {
@@ -73,7 +69,7 @@ mod tests {
         let told: Vec<(u64, String)> = placements
             .take()
             .into_iter()
-            .map(|placement| (placement.cgroup_id, placement.subject.service_name.clone()))
+            .map(|placement| (placement.cgroup_id, placement.subject.own_name.clone()))
             .collect();
         assert_eq!(told, [(7, "runc".to_owned()), (8, "runc".to_owned()), (7, "nginx".to_owned())]);
         assert!(placements.take().is_empty());

@@ -144,8 +144,7 @@ impl Target {
     /// A URL that [`TargetSpec::of_url`] refuses; the message names the key.
     pub fn of_config(key: &str, url: &str, job: Option<&str>) -> anyhow::Result<Target> {
         let spec = TargetSpec::of_url(url).with_context(|| format!("bad URL of scrape.targets.{key}"))?;
-        let service_name = job.unwrap_or(key).to_owned();
-        let subject = Subject { service_name, container: None, unit: None, pod: None, revision: 0 };
+        let subject = Subject::named(job.unwrap_or(key));
         Ok(Target::new(Owner::Subject(Arc::new(subject)), spec))
     }
 
@@ -319,7 +318,7 @@ mod tests {
             panic!()
         };
         let Owner::Subject(subject) = &endpoint.owner else { panic!() };
-        assert_eq!(subject.service_name, "till");
+        assert_eq!(subject.own_name, "till");
         let text: Vec<String> =
             endpoint.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(

@@ -116,6 +116,17 @@ pub struct Snapshot {
     pub metrics: Vec<Metric>,
 }
 
+impl Owner {
+    /// Whether its pod is about to be known.
+    pub fn is_awaited(&self, now_ns: u64) -> bool {
+        match self {
+            Self::Subject(subject) => subject.pod.is_awaited(now_ns),
+            Self::Endpoint(endpoint) => endpoint.owner.is_awaited(now_ns),
+            Self::Agent | Self::Host => false,
+        }
+    }
+}
+
 impl Metric {
     /// A metric of OpenTelemetry's vocabulary without series.
     pub fn new(

@@ -10,8 +10,7 @@ use crate::identity::Subject;
 use crate::telemetry::ExponentialHistogram;
 
 fn subject(name: &str) -> Owner {
-    let (container, unit, pod) = (None, None, None);
-    Owner::Subject(Arc::new(Subject { service_name: name.to_owned(), container, unit, pod, revision: 0 }))
+    Owner::Subject(Arc::new(Subject::named(name)))
 }
 
 fn host() -> HostResource {

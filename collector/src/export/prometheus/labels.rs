@@ -184,14 +184,14 @@ fn subject(point: &Point, vocabulary: Vocabulary) -> Option<&Subject> {
 
 impl<'a> OwnerLabels<'a> {
     fn of(subject: &'a Subject, names: &mut Names<'a>, hasher: &RandomState) -> Self {
-        let pod = subject.pod.as_deref();
+        let pod = subject.pod();
         let values = [
             pod.map(|pod| pod.namespace.as_str()),
             pod.map(|pod| pod.name.as_str()),
             pod.map(|pod| pod.container.as_str()),
             pod.and_then(|pod| pod.image.as_deref()),
             subject.container.as_ref().map(|container| container.id.as_str()),
-            Some(subject.service_name.as_str()),
+            Some(subject.service_name()),
             subject.unit.as_deref(),
         ];
         let mut owner = Self::default();
@@ -277,27 +277,20 @@ impl<'a> Names<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Container, Pod};
+    use crate::identity::{Choice, Container, Facts, LatePod, Pod};
     use std::sync::Arc;
 
     fn subject() -> Owner {
+        let facts = Facts::of_pod("default", "shop-1", "u", "web");
         Owner::Subject(Arc::new(Subject {
-            service_name: "shop".to_owned(),
             container: Some(Container { id: "c0ffee".to_owned(), runtime: None }),
-            unit: None,
-            pod: Some(Arc::new(Pod {
-                namespace: "default".to_owned(),
-                name: "shop-1".to_owned(),
-                uid: "u".to_owned(),
-                container: "web".to_owned(),
-                image: None,
-            })),
-            revision: 0,
+            pod: LatePod::known(Pod::of(&facts, &Choice::default())),
+            ..Subject::named("shop")
         }))
     }
 
     const SHOP: &str =
-        r#"namespace="default",pod="shop-1",container="web",container_id="c0ffee",service_name="shop","#;
+        r#"namespace="default",pod="shop-1",container="web",container_id="c0ffee",service_name="web","#;
 
     fn point(owner: Owner, attributes: &[(&'static str, &'static str)]) -> Point {
         let attributes = attributes.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();

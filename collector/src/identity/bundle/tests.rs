@@ -55,14 +55,8 @@ fn node(path: &str, content: &[u8]) -> tempfile::TempDir {
     root
 }
 
-fn expected(container: &str, image: Option<&str>) -> Option<Pod> {
-    Some(Pod {
-        namespace: "prod".into(),
-        name: "shop-7d9c-x2.a".into(),
-        uid: UID.into(),
-        container: container.into(),
-        image: image.map(Into::into),
-    })
+fn expected(container: &str, image: Option<&str>) -> Option<Facts> {
+    Some(Facts { image: image.map(Into::into), ..Facts::of_pod("prod", "shop-7d9c-x2.a", UID, container) })
 }
 
 #[test]
@@ -70,7 +64,7 @@ fn each_runtime_names_its_pod() {
     #[track_caller]
     fn check(path: &str, content: &str, container: &str, image: Option<&str>) {
         let root = node(&path.replace("ID", ID), content.as_bytes());
-        assert_eq!(pod_of(ID, root.path()), expected(container, image), "{path}");
+        assert_eq!(facts_of(ID, root.path()), expected(container, image), "{path}");
     }
     let image = Some("ghcr.io/acme/shop:1.2");
     let task = "io.containerd.runtime.v2.task/k8s.io/ID/config.json";
@@ -94,7 +88,7 @@ fn names_that_kubernetes_has_not_give_no_pod() {
         let content = CONTAINERD.replace(from, to);
         assert_ne!(content, CONTAINERD);
         let root = node(&format!("{TASKS}{ID}/config.json"), content.as_bytes());
-        assert_eq!(pod_of(ID, root.path()), None, "{to}");
+        assert_eq!(facts_of(ID, root.path()), None, "{to}");
     }
     let quoted = |text: &str| format!("\"{text}\"");
     check("\"prod\"", "\"\"");
@@ -121,17 +115,17 @@ fn names_that_kubernetes_has_not_give_no_pod() {
 fn an_odd_image_costs_the_image_only() {
     let content = CONTAINERD.replace("ghcr.io/acme/shop:1.2", "a\\u0000b");
     let root = node(&format!("{TASKS}{ID}/config.json"), content.as_bytes());
-    assert_eq!(pod_of(ID, root.path()), expected("server", None));
+    assert_eq!(facts_of(ID, root.path()), expected("server", None));
 }
 
 #[test]
 fn ids_are_one_part_of_a_path() {
     let root = node(&format!("{TASKS}{ID}/config.json"), CONTAINERD.as_bytes());
-    assert!(pod_of(ID, root.path()).is_some());
+    assert!(facts_of(ID, root.path()).is_some());
     for id in ["", ".", "..", "../k8s.io", &format!("./{ID}"), &format!("{ID}/"), "a\0b", &"a".repeat(129)] {
-        assert_eq!(pod_of(id, root.path()), None, "{id:?}");
+        assert_eq!(facts_of(id, root.path()), None, "{id:?}");
     }
-    assert_eq!(pod_of(ID, Path::new("/nowhere")), None);
+    assert_eq!(facts_of(ID, Path::new("/nowhere")), None);
 }
 
 #[test]
@@ -141,26 +135,26 @@ fn only_regular_files_in_the_root_are_read() {
     // The file itself is a link.
     let root = node(&format!("{bundle}/other.json"), CONTAINERD.as_bytes());
     symlink("other.json", root.path().join(&bundle).join("config.json")).unwrap();
-    assert_eq!(pod_of(ID, root.path()), None);
+    assert_eq!(facts_of(ID, root.path()), None);
     // The folder links out of the root, then within it.
     for (target, found) in [(outside.path().to_path_buf(), false), ("/real".into(), true)] {
         let root = node("real/config.json", CONTAINERD.as_bytes());
         std::fs::create_dir_all(root.path().join(TASKS)).unwrap();
         symlink(&target, root.path().join(&bundle)).unwrap();
-        assert_eq!(pod_of(ID, root.path()).is_some(), found, "{}", target.display());
+        assert_eq!(facts_of(ID, root.path()).is_some(), found, "{}", target.display());
     }
     // A fifo must not block, a folder is no file, and a huge file is not read.
     let root = node(&format!("{bundle}/x"), b"");
     let path = root.path().join(&bundle).join("config.json");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
-    assert_eq!(pod_of(ID, root.path()), None);
+    assert_eq!(facts_of(ID, root.path()), None);
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert_eq!(pod_of(ID, root.path()), None);
+    assert_eq!(facts_of(ID, root.path()), None);
     let fill = |bytes: usize| format!("{CONTAINERD}{}", " ".repeat(bytes - CONTAINERD.len()));
     for (bytes, found) in [(1 << 20, true), ((1 << 20) + 1, false)] {
         let root = node(&format!("{bundle}/config.json"), fill(bytes).as_bytes());
-        assert_eq!(pod_of(ID, root.path()).is_some(), found, "{bytes}");
+        assert_eq!(facts_of(ID, root.path()).is_some(), found, "{bytes}");
     }
 }
 
@@ -184,7 +178,7 @@ proptest! {
         let mut bytes = CRI_O_LABELS.as_bytes().to_vec();
         bytes[position] = byte;
         if let Some(pod) = of_oci(&bytes) {
-            prop_assert!(is_label(&pod.namespace) && is_subdomain(&pod.name) && is_label(&pod.container));
+            prop_assert!(is_label(&pod.namespace) && is_subdomain(&pod.name) && is_label(pod.container.as_deref().unwrap_or_default()));
         }
     }
 }

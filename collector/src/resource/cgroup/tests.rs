@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::identity::{Container, Pod};
+use crate::identity::{Choice, Container, Facts, LatePod, Pod};
 use crate::telemetry::{Owner, Value, Vocabulary};
 
 fn write(place: &Path, files: &[(&str, &str)]) {
@@ -34,10 +34,9 @@ fn subject(_: &str, key: &CgroupKey) -> Option<Arc<Subject>> {
     };
     // The first container of a pod is its sandbox, which has no name.
     let name = container.as_ref().filter(|container| container.id != "c0").map_or("", |_| "main");
-    let (namespace, uid) = ("shop".to_owned(), "u".to_owned());
-    let pod = Pod { namespace, name: "cart-1".to_owned(), uid, container: name.to_owned(), image: None };
-    let pod = unit.is_none().then(|| Arc::new(pod));
-    Some(Arc::new(Subject { service_name: "cart".to_owned(), container, unit, pod, revision: 1 }))
+    let pod = Pod::of(&Facts::of_pod("shop", "cart-1", "u", name), &Choice::default());
+    let pod = if unit.is_none() { LatePod::known(pod) } else { LatePod::default() };
+    Some(Arc::new(Subject { container, unit, pod, revision: 1, ..Subject::named("cart") }))
 }
 
 /// The series of a metric: attributes as text, start, value.

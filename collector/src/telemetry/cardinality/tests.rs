@@ -9,17 +9,10 @@ use crate::identity::Subject;
 use crate::telemetry::{ExponentialHistogram, Metric, MetricKind, Value};
 
 fn owner(name: &str) -> Owner {
-    let (container, unit, pod) = (None, None, None);
     match name {
         "host" => Owner::Host,
         "agent" => Owner::Agent,
-        _ => Owner::Subject(Arc::new(Subject {
-            service_name: name.to_owned(),
-            container,
-            unit,
-            pod,
-            revision: 0,
-        })),
+        _ => Owner::Subject(Arc::new(Subject::named(name))),
     }
 }
 
@@ -39,7 +32,7 @@ fn found(snapshot: &Snapshot) -> Vec<String> {
         let of = match &point.owner {
             Owner::Agent => "agent",
             Owner::Host => "host",
-            Owner::Subject(subject) => &subject.service_name,
+            Owner::Subject(subject) => &subject.own_name,
             Owner::Endpoint(_) => "endpoint",
         };
         let (key, label) = &point.attributes[0];

@@ -9,24 +9,17 @@ use prost::Message;
 
 use super::super::protobuf::proto;
 use super::*;
-use crate::identity::{Container, Pod, Subject};
+use crate::identity::{Choice, Container, Facts, LatePod, Pod, Subject};
 use crate::telemetry::{Exemplar, Metric, Owner};
 
 const START_NS: u64 = 1_700_000_000_250_000_000;
 
 fn subject() -> Owner {
+    let facts = Facts { image: Some("shop:1".to_owned()), ..Facts::of_pod("default", "shop-1", "u", "web") };
     Owner::Subject(Arc::new(Subject {
-        service_name: "shop".to_owned(),
         container: Some(Container { id: "c0ffee".to_owned(), runtime: None }),
-        unit: None,
-        pod: Some(Arc::new(Pod {
-            namespace: "default".to_owned(),
-            name: "shop-1".to_owned(),
-            uid: "u".to_owned(),
-            container: "web".to_owned(),
-            image: Some("shop:1".to_owned()),
-        })),
-        revision: 0,
+        pod: LatePod::known(Pod::of(&facts, &Choice::default())),
+        ..Subject::named("shop")
     }))
 }
 
@@ -111,7 +104,7 @@ fn check(format: Format, expected: &str) {
 
 const SHOWN: [&str; 5] = ["\"16\"", "\"16.0\"", "\"32\"", "\"32.0\"", "+Inf"];
 
-const SHOP: &str = r#"namespace="default",pod="shop-1",container="web",image="shop:1",container_id="c0ffee",service_name="shop""#;
+const SHOP: &str = r#"namespace="default",pod="shop-1",container="web",image="shop:1",container_id="c0ffee",service_name="web""#;
 
 #[test]
 fn text() {

@@ -285,7 +285,7 @@ pub fn metrics(readings: &[Reading<'_>], names: &DeviceNames, machine: Machine) 
 
 /// The labels of a cgroup, in the order of their names.
 fn labels(reading: &Reading<'_>) -> Vec<(Text, Text)> {
-    let pod = reading.subject.and_then(|subject| subject.pod.as_ref());
+    let pod = reading.subject.and_then(|subject| subject.pod());
     let is_container = matches!(reading.key, CgroupKey::Container(_));
     let is_pods = is_container || matches!(reading.key, CgroupKey::PodLevel(_));
     let of_container = pod.filter(|_| is_container);

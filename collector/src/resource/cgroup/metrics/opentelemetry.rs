@@ -143,7 +143,7 @@ pub fn metrics(readings: &[Reading<'_>], names: &DeviceNames) -> Vec<Metric> {
 }
 
 fn is_pods(reading: &Reading<'_>) -> bool {
-    reading.subject.is_some_and(|subject| subject.pod.is_some())
+    reading.subject.is_some_and(|subject| subject.pod().is_some())
 }
 
 fn memory_limit(reading: &Reading<'_>) -> Option<f64> {

@@ -1,0 +1,407 @@
+//! Finds the pods of containers, on a thread of its own: what was known before, the runtime's files and socket, the API
+//! server's watch, and the kubelet's links to logs.
+//!
+//! Nobody waits here: who asks gets a place that is filled in later, once all sources that can be reached have been heard.
+//! Refuses: guesses, and more than `WAITING_MAX` open questions.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio::task::JoinSet;
+
+use super::cache::Cache;
+use super::kubernetes::{self, ApiAccess, ApiEvent};
+use super::pods::Pods;
+use super::stats::{NameStats, Source};
+use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri, log_path};
+use crate::clock::monotonic_ns;
+use crate::telemetry::Metric;
+
+/// How long records of a container wait for its pod.
+const WAIT_NS: u64 = 5_000_000_000;
+
+/// How long a pod is looked for after that, for records to come.
+const SEARCH_NS: u64 = 60_000_000_000;
+
+/// Open questions.
+const WAITING_MAX: usize = 8_192;
+
+/// Questions that wait to be heard.
+const REQUESTS_MAX: usize = 4_096;
+
+/// Questions that the runtime is asked at once.
+const LOOKUPS_MAX: usize = 8;
+
+/// How long after an answer that said nothing the runtime is asked again; it doubles.
+const RETRY_NS: u64 = 100_000_000;
+
+/// How often what is due is looked at, with open questions and without.
+const BUSY_TURN: Duration = Duration::from_millis(50);
+const IDLE_TURN: Duration = Duration::from_secs(5);
+
+/// How often new names are written to disk.
+const SAVE_NS: u64 = 5_000_000_000;
+
+/// Where and what to ask.
+#[derive(Clone, Debug, Default)]
+pub struct NameOptions {
+    /// The runtime's socket.
+    pub cri: CriSocket,
+    /// The API server.
+    pub api: ApiAccess,
+    /// This node's name there.
+    pub node: String,
+    /// What of a pod goes out.
+    pub choice: Choice,
+    /// The file of what was known; `None` for none.
+    pub cache: Option<PathBuf>,
+    /// Whether it is written too: by the agent alone, not by commands beside it.
+    pub keeps_cache: bool,
+}
+
+/// Asks for names. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    requests: Option<Sender<Request>>,
+    stats: Arc<NameStats>,
+}
+
+/// The thread that finds them. It ends when nobody can ask any more.
+pub struct NameThread(JoinHandle<()>);
+
+#[derive(Debug)]
+struct Request {
+    container_id: String,
+    pod_uid: Option<String>,
+    place: LatePod,
+    asked_ns: u64,
+}
+
+impl Names {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the thread or its runtime cannot be made.
+    pub fn start(options: NameOptions) -> Result<(Self, NameThread)> {
+        let (requests, input) = channel(REQUESTS_MAX);
+        let stats = Arc::new(NameStats::new(crate::clock::unix_ns()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot make the runtime that finds names")?;
+        let finder = Finder::new(options, Arc::clone(&stats));
+        let thread = Builder::new()
+            .name("names".to_owned())
+            .spawn(move || run(&runtime, finder, input))
+            .context("cannot start the thread that finds names")?;
+        Ok((Self { requests: Some(requests), stats }, NameThread(thread)))
+    }
+
+    /// The place of a container's pod, which is filled in when it is found. Records wait only for what is certainly in a pod.
+    pub fn pod_of(&self, container: &Container, pod: Option<&PodPlace>) -> LatePod {
+        let Some(requests) = &self.requests else { return LatePod::default() };
+        let asked_ns = monotonic_ns();
+        let place = LatePod::awaited(if pod.is_some() { asked_ns + WAIT_NS } else { 0 });
+        let request = Request {
+            container_id: pod.map_or(&container.id, |pod| &pod.container_id).clone(),
+            pod_uid: pod.map(|pod| pod.uid.clone()),
+            place: place.clone(),
+            asked_ns,
+        };
+        match requests.try_send(request) {
+            Ok(()) => place,
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
+                self.stats.count_refused();
+                LatePod::default()
+            }
+        }
+    }
+
+    /// How many were found, by which source and how late.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.stats.metrics()
+    }
+
+    /// What the metrics are made of.
+    pub fn stats(&self) -> &NameStats {
+        &self.stats
+    }
+}
+
+impl NameThread {
+    /// Waits for its end; what was found is on disk then. All [`Names`] must be gone.
+    pub fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the thread that finds names panicked: please report this");
+        }
+    }
+}
+
+fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
+    runtime.block_on(async {
+        let (sender, mut events) = channel(64);
+        // The sender stays here, so that the channel is open where there is no server.
+        let _watch = tokio::spawn(watch(finder.options.clone(), sender.clone()));
+        loop {
+            let pause = if finder.waiting.is_empty() { IDLE_TURN } else { BUSY_TURN };
+            tokio::select! {
+                request = input.recv() => match request {
+                    Some(request) => finder.ask(request),
+                    None => break,
+                },
+                Some(event) = events.recv() => finder.on_api(event),
+                Some(Ok((id, answer))) = finder.lookups.join_next(), if !finder.lookups.is_empty() => {
+                    finder.on_runtime(&id, answer);
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            finder.turn(monotonic_ns());
+        }
+        finder.save();
+    });
+}
+
+async fn watch(options: NameOptions, events: Sender<ApiEvent>) {
+    match kubernetes::config(&options.api).await {
+        Ok(Some(config)) => kubernetes::watch(config, options.node, events).await,
+        Ok(None) => {}
+        Err(error) => {
+            let _nobody_listens = events.send(ApiEvent::Down(format!("{error:#}"))).await;
+        }
+    }
+}
+
+/// What the API server can be expected to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Api {
+    /// It is not there, or gives no answer: nobody waits for it.
+    Absent,
+    /// It has not told all pods yet.
+    Beginning,
+    /// It has.
+    Live,
+}
+
+/// One open question.
+struct Waiting {
+    places: Vec<LatePod>,
+    pod_uid: Option<String>,
+    asked_ns: u64,
+    /// What the node's own sources said.
+    facts: Facts,
+    source: Source,
+    /// Whether the runtime was heard, be it that it knows nothing.
+    is_heard: bool,
+    /// When the runtime is asked next; `None` while it is, and once it has told.
+    lookup_ns: Option<u64>,
+    lookup_delay_ns: u64,
+    /// Whether records do not wait any more.
+    is_late: bool,
+}
+
+/// The open questions and what is known.
+struct Finder {
+    options: NameOptions,
+    roots: Vec<PathBuf>,
+    waiting: HashMap<String, Waiting>,
+    lookups: JoinSet<(String, Result<Option<Facts>>)>,
+    api: Api,
+    pods: Pods,
+    cache: Cache,
+    saved_ns: u64,
+    stats: Arc<NameStats>,
+}
+
+impl Finder {
+    fn new(options: NameOptions, stats: Arc<NameStats>) -> Self {
+        Self {
+            api: if options.api.is_there() { Api::Beginning } else { Api::Absent },
+            cache: Cache::open(options.cache.clone()),
+            options,
+            roots: super::roots(),
+            waiting: HashMap::new(),
+            lookups: JoinSet::new(),
+            pods: Pods::default(),
+            saved_ns: 0,
+            stats,
+        }
+    }
+
+    /// Takes a question. What is known is told at once.
+    fn ask(&mut self, request: Request) {
+        let Request { container_id, pod_uid, place, asked_ns } = request;
+        if let Some(known) = self.cache.get(&container_id) {
+            place.tell(known.clone());
+            return self.stats.count_named(Source::Cache, 0);
+        }
+        if let Some(waiting) = self.waiting.get_mut(&container_id) {
+            return waiting.places.push(place);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.stats.count_refused();
+        }
+        let facts = self.roots.iter().find_map(|root| bundle::facts_of(&container_id, root));
+        let waiting = Waiting {
+            places: vec![place],
+            pod_uid,
+            asked_ns,
+            source: Source::Bundle,
+            facts: facts.unwrap_or_default(),
+            is_heard: self.options.cri == CriSocket::None,
+            lookup_ns: Some(asked_ns).filter(|_| self.options.cri != CriSocket::None),
+            lookup_delay_ns: RETRY_NS,
+            is_late: false,
+        };
+        self.waiting.insert(container_id, waiting);
+    }
+
+    fn on_api(&mut self, event: ApiEvent) {
+        match event {
+            ApiEvent::Begin => self.pods.begin(),
+            ApiEvent::Live => {
+                self.pods.end();
+                if self.api != Api::Live {
+                    let (pods, node) = (self.pods.len(), &self.options.node);
+                    tracing::info!(pods, node, "the API server tells this node's pods");
+                }
+                self.api = Api::Live;
+            }
+            ApiEvent::Down(why) => {
+                if self.api != Api::Absent {
+                    tracing::warn!(
+                        why,
+                        "the API server does not tell this node's pods: the runtime alone names them"
+                    );
+                }
+                self.api = Api::Absent;
+                self.stats.count_api_error();
+            }
+            ApiEvent::Pod(pod) => self.pods.insert(*pod),
+            ApiEvent::Gone(pod) => self.pods.gone(&pod.node_uid),
+        }
+    }
+
+    fn on_runtime(&mut self, container_id: &str, answer: Result<Option<Facts>>) {
+        let Some(waiting) = self.waiting.get_mut(container_id) else { return };
+        waiting.is_heard = true;
+        match answer {
+            Ok(Some(facts)) => {
+                waiting.source = Source::Cri;
+                waiting.facts.add(facts);
+            }
+            // A container that was just made, or that is none of a pod.
+            Ok(None) => waiting.retry(),
+            Err(error) => {
+                tracing::debug!(container_id, error = format!("{error:#}"), "the runtime says nothing");
+                self.stats.count_cri_error();
+                waiting.retry();
+            }
+        }
+    }
+
+    /// Asks the runtime what is due, tells what is known, and gives up what is too old.
+    fn turn(&mut self, now_ns: u64) {
+        self.look_up(now_ns);
+        let Self { waiting, pods, api, cache, stats, options, roots, .. } = self;
+        waiting.retain(|id, waiting| {
+            let age_ns = now_ns.saturating_sub(waiting.asked_ns);
+            if age_ns >= WAIT_NS && !waiting.is_late {
+                waiting.give_up_waiting(id, roots, stats);
+            }
+            let Some((facts, source)) = waiting.answer(id, *api, pods) else {
+                let is_given_up = age_ns >= SEARCH_NS;
+                if is_given_up && waiting.pod_uid.is_some() {
+                    stats.count_unnamed();
+                }
+                return !is_given_up;
+            };
+            let pod = Pod::of(&facts, &options.choice);
+            waiting.places.iter().for_each(|place| place.tell(pod.clone()));
+            cache.insert(id.clone(), pod);
+            stats.count_named(source, age_ns);
+            false
+        });
+        if now_ns.saturating_sub(self.saved_ns) >= SAVE_NS {
+            self.saved_ns = now_ns;
+            self.save();
+        }
+    }
+
+    fn look_up(&mut self, now_ns: u64) {
+        let due = |waiting: &Waiting| waiting.lookup_ns.is_some_and(|due_ns| due_ns <= now_ns);
+        if self.lookups.len() >= LOOKUPS_MAX || !self.waiting.values().any(due) {
+            return;
+        }
+        let socket = self.options.cri.find(&self.roots);
+        for (id, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| due(waiting)) {
+            let Some(socket) = socket.clone() else {
+                // There is none; one may come.
+                waiting.is_heard = true;
+                waiting.retry();
+                continue;
+            };
+            if self.lookups.len() >= LOOKUPS_MAX {
+                break;
+            }
+            waiting.lookup_ns = None;
+            let id = id.clone();
+            self.lookups.spawn(async move {
+                let answer = cri::facts_of(&socket, &id).await;
+                (id, answer)
+            });
+        }
+    }
+
+    fn save(&mut self) {
+        if !self.options.keeps_cache {
+            return;
+        }
+        if let Err(error) = self.cache.save() {
+            tracing::debug!(error = format!("{error:#}"), "names are not remembered over a restart");
+        }
+    }
+}
+
+impl Waiting {
+    fn retry(&mut self) {
+        self.lookup_ns = Some(monotonic_ns().saturating_add(self.lookup_delay_ns));
+        self.lookup_delay_ns = self.lookup_delay_ns.saturating_mul(2);
+    }
+
+    /// Records go on without a name from now on. What comes later is for those after them.
+    fn give_up_waiting(&mut self, container_id: &str, roots: &[PathBuf], stats: &NameStats) {
+        self.is_late = true;
+        if !self.facts.are_enough()
+            && let Some(facts) = roots.iter().find_map(|root| log_path::facts_of(container_id, root))
+        {
+            self.facts.add(facts);
+            self.source = Source::LogPath;
+        }
+        if self.pod_uid.is_some() && !self.facts.are_enough() {
+            stats.count_late();
+        }
+    }
+
+    /// The pod, once everybody was heard who may say something of it, or waiting is over.
+    fn answer(&self, container_id: &str, api: Api, pods: &Pods) -> Option<(Facts, Source)> {
+        let uid = self.pod_uid.as_ref().or(Some(&self.facts.uid).filter(|uid| !uid.is_empty()));
+        let by_api = pods.of(container_id, uid.map(String::as_str), &self.facts);
+        let is_all_heard = self.is_heard && (by_api.is_some() || api == Api::Absent);
+        if !is_all_heard && !self.is_late {
+            return None;
+        }
+        let found = match by_api {
+            Some(facts) => (facts, Source::Api),
+            None => (self.facts.clone(), self.source),
+        };
+        Some(found).filter(|(facts, _)| facts.are_enough())
+    }
+}
+
+#[cfg(test)]
+mod tests;

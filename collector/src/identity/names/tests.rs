@@ -1,0 +1,177 @@
+//! Who is heard and who is waited for, turn by turn, with the answers as data.
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn finder(api: Api) -> Finder {
+    let options = NameOptions {
+        cri: CriSocket::At("/nowhere.sock".into()),
+        api: ApiAccess::Off,
+        ..NameOptions::default()
+    };
+    Finder { api, roots: vec!["/nowhere".into()], ..Finder::new(options, Arc::default()) }
+}
+
+/// Asks for a container of a pod at 0.
+fn ask(finder: &mut Finder, container_id: &str, pod_uid: Option<&str>) -> LatePod {
+    let place = LatePod::awaited(WAIT_NS);
+    finder.ask(Request {
+        container_id: container_id.to_owned(),
+        pod_uid: pod_uid.map(str::to_owned),
+        place: place.clone(),
+        asked_ns: 0,
+    });
+    // Nobody is really asked here.
+    finder.waiting.values_mut().for_each(|waiting| waiting.lookup_ns = None);
+    place
+}
+
+fn cri(restart_count: u32) -> Facts {
+    Facts { restart_count: Some(restart_count), ..Facts::of_pod("shop", "cart-1", "12", "web") }
+}
+
+fn api_pod(uid: &str) -> ApiEvent {
+    let facts = Facts {
+        container: None,
+        owner: Some(("StatefulSet".to_owned(), "cart".to_owned())),
+        has_metadata: true,
+        ..Facts::of_pod("shop", "cart-1", uid, "")
+    };
+    ApiEvent::Pod(Box::new(kubernetes::ApiPod { facts, node_uid: uid.to_owned(), containers: Vec::new() }))
+}
+
+fn service(place: &LatePod) -> Option<&str> {
+    place.get().and_then(|pod| pod.service_name.as_deref())
+}
+
+#[test]
+fn the_runtime_alone_names_where_no_server_is() {
+    let mut finder = finder(Api::Absent);
+    let place = ask(&mut finder, "a", Some("12"));
+    finder.turn(1);
+    assert_eq!(service(&place), None);
+    finder.on_runtime("a", Ok(Some(cri(3))));
+    finder.turn(2);
+    assert_eq!((service(&place), place.get().and_then(|pod| pod.restart_count)), (Some("web"), Some(3)));
+    assert!(finder.waiting.is_empty());
+    // Known from now on.
+    assert_eq!(service(&ask(&mut finder, "a", None)), Some("web"));
+}
+
+#[test]
+fn both_are_heard_where_both_are() {
+    let mut finder = finder(Api::Live);
+    let place = ask(&mut finder, "a", Some("12"));
+    finder.on_runtime("a", Ok(Some(cri(3))));
+    finder.turn(1);
+    assert_eq!(service(&place), None, "the server may say more");
+    finder.on_api(api_pod("12"));
+    finder.turn(2);
+    assert_eq!((service(&place), place.get().and_then(|pod| pod.restart_count)), (Some("cart"), Some(3)));
+}
+
+#[test]
+fn the_server_alone_is_not_enough_without_the_containers_name() {
+    let mut finder = finder(Api::Live);
+    finder.on_api(api_pod("12"));
+    let place = ask(&mut finder, "a", Some("12"));
+    finder.on_runtime("a", Err(anyhow::anyhow!("hangs")));
+    finder.turn(WAIT_NS);
+    assert_eq!(service(&place), None);
+    // It is still looked for, for records to come.
+    finder.on_runtime("a", Ok(Some(cri(0))));
+    finder.turn(WAIT_NS + 1);
+    assert_eq!(service(&place), Some("cart"));
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_5_s() {
+    for api in [Api::Beginning, Api::Live] {
+        let mut finder = finder(api);
+        let place = ask(&mut finder, "a", Some("12"));
+        finder.on_runtime("a", Ok(Some(cri(0))));
+        finder.turn(WAIT_NS - 1);
+        assert_eq!(service(&place), None);
+        finder.turn(WAIT_NS);
+        assert_eq!(service(&place), Some("web"), "{api:?}");
+    }
+    // Once it is known to be down, nobody waits.
+    let mut finder = finder(Api::Beginning);
+    let place = ask(&mut finder, "a", Some("12"));
+    finder.on_runtime("a", Ok(Some(cri(0))));
+    finder.on_api(ApiEvent::Down("403".to_owned()));
+    finder.turn(1);
+    assert_eq!(service(&place), Some("web"));
+}
+
+#[test]
+fn two_pods_of_one_name_are_two_and_a_new_one_is_not_the_old() {
+    let mut finder = finder(Api::Live);
+    finder.on_api(api_pod("12"));
+    let (old, new) = (ask(&mut finder, "a", Some("12")), ask(&mut finder, "b", Some("34")));
+    for (id, uid) in [("a", "12"), ("b", "34")] {
+        finder.on_runtime(id, Ok(Some(Facts { uid: uid.to_owned(), ..cri(0) })));
+    }
+    finder.turn(1);
+    assert_eq!((service(&old), service(&new)), (Some("cart"), None));
+    finder.on_api(ApiEvent::Gone(Box::new(kubernetes::ApiPod {
+        node_uid: "12".to_owned(),
+        ..Default::default()
+    })));
+    finder.on_api(api_pod("34"));
+    finder.turn(2);
+    assert_eq!(new.get().map(|pod| pod.uid.as_str()), Some("34"));
+    // Late records of the old one are still named.
+    assert_eq!(service(&ask(&mut finder, "a", Some("12"))), Some("cart"));
+}
+
+#[test]
+fn what_is_never_found_is_given_up_and_counted() {
+    let mut finder = finder(Api::Absent);
+    let place = ask(&mut finder, "a", Some("12"));
+    let stranger = ask(&mut finder, "s", None);
+    finder.on_runtime("a", Ok(None));
+    finder.turn(SEARCH_NS);
+    assert!(finder.waiting.is_empty() && place.get().is_none() && stranger.get().is_none());
+    assert!(!place.is_awaited(SEARCH_NS));
+}
+
+#[test]
+fn questions_are_bounded() {
+    let mut finder = finder(Api::Absent);
+    for number in 0..WAITING_MAX + 10 {
+        ask_quickly(&mut finder, &number.to_string());
+    }
+    assert_eq!(finder.waiting.len(), WAITING_MAX);
+}
+
+fn ask_quickly(finder: &mut Finder, container_id: &str) {
+    let (container_id, place) = (container_id.to_owned(), LatePod::awaited(SECOND));
+    finder.ask(Request { container_id, pod_uid: None, place, asked_ns: 0 });
+}
+
+#[test]
+fn the_thread_answers_and_ends() {
+    let root = tempfile::tempdir().expect("a directory");
+    let options = NameOptions {
+        cri: CriSocket::None,
+        api: ApiAccess::Kubeconfig(root.path().join("missing")),
+        cache: Some(root.path().join("names.json")),
+        keeps_cache: true,
+        ..NameOptions::default()
+    };
+    let mut cache = Cache::open(options.cache.clone());
+    cache.insert("a".repeat(64), Pod::of(&cri(1), &options.choice));
+    cache.save().expect("written");
+    let (names, thread) = Names::start(options).expect("started");
+    let container = Container { id: "a".repeat(64), runtime: None };
+    let place =
+        names.pod_of(&container, Some(&PodPlace { uid: "12".to_owned(), container_id: "a".repeat(64) }));
+    while place.is_awaited(monotonic_ns()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(service(&place), Some("web"));
+    drop(names);
+    thread.join();
+}
