@@ -4,9 +4,11 @@
 //! user's backend would see. Needs root, and the tests run one at a time: they measure shares of two CPUs.
 
 pub mod agent;
+pub mod api_server;
 pub mod cgroup;
 pub mod container;
 pub mod crash;
+pub mod cri;
 pub mod daemon;
 pub mod endpoint;
 pub mod http;
@@ -18,6 +20,7 @@ pub mod profile;
 pub mod prometheus;
 pub mod promql;
 pub mod receiver;
+pub mod resources;
 pub mod services;
 pub mod spans;
 pub mod tools;

@@ -14,7 +14,7 @@ use crate::command::{exists, run as run_command};
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -22,6 +22,8 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("node", "nodejs"),
     ("perf", "linux-perf"),
     ("runc", "runc"),
+    ("containerd", "containerd"),
+    ("busybox", "busybox-static"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("java", "default-jdk-headless"),

@@ -1,0 +1,72 @@
+//! An API server's stand-in that speaks list and watch, and is told what pods there are and what goes wrong.
+//!
+//! Refuses: everything but pods. A real cluster's is asked where `KUBECONFIG` names one; see the tests.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Launch, Stop};
+use crate::receiver::free_address;
+use crate::workload::{source, utf8};
+use crate::{http, tools};
+
+/// The node whose pods there are.
+pub const NODE: &str = "node-1";
+
+/// A running server.
+pub struct ApiServer {
+    address: SocketAddr,
+    directory: PathBuf,
+    _server: Daemon,
+}
+
+impl ApiServer {
+    /// Starts it without pods, with its token and kubeconfig in a directory.
+    pub fn start(directory: &Path) -> Self {
+        let address = free_address();
+        let token = directory.join("token");
+        tools::write_file(&token, b"first");
+        let port = address.port().to_string();
+        let script = source("api_server.py");
+        let arguments = [utf8(&script), &port, utf8(&token)];
+        let log = directory.join("api_server.log");
+        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let mut server = Daemon::start(Path::new("/usr/bin/python3"), &arguments, launch);
+        server.wait_until("the API server", || http::get(address, "/control", &[]).is_ok());
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "test", "user": {"tokenFile": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        });
+        tools::write_file(&directory.join("kubeconfig"), kubeconfig.to_string().as_bytes());
+        Self { address, directory: directory.to_owned(), _server: server }
+    }
+
+    /// What leads the agent here.
+    pub fn setting(&self) -> String {
+        format!("kubernetes.kubeconfig={}", utf8(&self.directory.join("kubeconfig")))
+    }
+
+    /// Adds or replaces a pod.
+    pub fn put(&self, pod: &Value) {
+        self.control(&json!({ "put": pod }));
+    }
+
+    /// Does something to the server; see `api_server.py`.
+    pub fn control(&self, order: &Value) {
+        let answer = http::post(self.address, "/control", &[], order.to_string());
+        answer.expect("the API server answers").expect_success();
+    }
+
+    /// How often it was asked for `lists`, `watches`, or was `unauthorized`.
+    pub fn count(&self, what: &str) -> u64 {
+        let answer = http::get(self.address, "/control", &[]).expect("the API server answers");
+        let counts: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        counts[what].as_u64().unwrap_or_else(|| panic!("no {what} in {counts}"))
+    }
+}
