@@ -252,7 +252,6 @@ impl Flows {
         self.exchanges += exchanges.len() as u64;
         if let Some(connection) = self.connections.get_mut(&number) {
             for exchange in exchanges.drain(..) {
-                connection.locate(&exchange, abandoned > 0);
                 observe_edge(connection, &exchange, now_ns, &mut self.service_map, &self.linker);
                 settle(
                     connection,

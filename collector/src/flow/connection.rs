@@ -8,7 +8,7 @@ use std::sync::Arc;
 use collector_common::flow::{CloseRecord, Ends as RawEnds, Message, OpenRecord, Role, Way};
 
 use super::protocol::{
-    Direction, Exchange, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
+    Direction, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
 };
 use super::service_map::EdgeId;
 use crate::address;
@@ -91,8 +91,6 @@ pub struct Connection {
     last_number: u32,
     last_turns: u32,
     last_direction: Option<Direction>,
-    /// Where the piece of the last exchange's request began, how many came before it there, and whether that is certain.
-    last_piece: (Option<u64>, u32, bool),
     lost_exchanges: u64,
 }
 
@@ -118,26 +116,8 @@ impl Connection {
             last_number: 0,
             last_turns: 0,
             last_direction: None,
-            last_piece: (None, 0, true),
             lost_exchanges: 0,
         }
-    }
-
-    /// Finds how many exchanges that began in the same piece came before this one, and whether that is certain: it is not
-    /// once one was given up since the piece before.
-    pub fn locate(&mut self, exchange: &Exchange, has_abandoned: bool) {
-        let position = exchange.request.first.position;
-        let (last, ordinal, is_certain) = self.last_piece;
-        self.last_piece = if last == Some(position) {
-            (last, ordinal + 1, is_certain && !has_abandoned)
-        } else {
-            (Some(position), 0, !has_abandoned)
-        };
-    }
-
-    /// What [`Self::locate`] found of the last exchange.
-    pub fn place_in_piece(&self) -> (u32, bool) {
-        (self.last_piece.1, self.last_piece.2)
     }
 
     /// Another process goes on with it.
@@ -456,17 +436,9 @@ mod tests {
         say(&mut connection, (Way::Received, requests, 1, 1, 0), &mut output);
         say(&mut connection, (Way::Sent, OK, 2, 2, 0), &mut output);
         say(&mut connection, (Way::Sent, OK, 3, 2, OK.len() as u64), &mut output);
-        let places: Vec<_> = output
-            .exchanges
-            .iter()
-            .map(|exchange| {
-                connection.locate(exchange, false);
-                connection.place_in_piece()
-            })
-            .collect();
-        assert_eq!(places, [(0, true), (1, true)]);
-        connection.locate(&output.exchanges[0], true);
-        assert_eq!(connection.place_in_piece(), (2, false), "one was given up: nobody knows which this is");
+        let places: Vec<_> =
+            output.exchanges.iter().map(|exchange| exchange.request.first.position).collect();
+        assert_eq!(places, [0, requests.len() as u64 / 2]);
     }
 
     #[test]

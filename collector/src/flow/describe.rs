@@ -75,8 +75,7 @@ pub fn span(
         error,
     };
     let ends = client_first(connection);
-    let (ordinal, is_certain) = connection.place_in_piece();
-    let wire = Wire { ends, position: first.position, ordinal, is_certain, is_client: is_client(side) };
+    let wire = Wire { ends, position: first.position, is_client: is_client(side) };
     Waiting { span, context: exchange.context, place, wire, series, must_stay }
 }
 

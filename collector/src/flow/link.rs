@@ -60,12 +60,8 @@ pub struct Place {
 pub struct Wire {
     /// The client's end first.
     pub ends: Ends,
-    /// Bytes of requests before the piece that it began in.
+    /// Bytes that went the same way before its first one.
     pub position: u64,
-    /// How many requests of that piece came before it.
-    pub ordinal: u32,
-    /// Whether both numbers are certain: without, two ends are not joined.
-    pub is_certain: bool,
     /// Whether this is the client's end of it.
     pub is_client: bool,
 }
@@ -294,7 +290,7 @@ impl Linker {
 
     fn parent_of(&self, waiting: &Waiting, now_ns: u64, awaited: &HashSet<Wire>) -> Parent {
         let age_ns = now_ns.saturating_sub(waiting.place.end_ns);
-        if !waiting.wire.is_client && waiting.wire.is_certain {
+        if !waiting.wire.is_client {
             let other = Wire { is_client: true, ..waiting.wire };
             if let Some(parent) = self.settled.get(&other) {
                 return Parent::Found(*parent, Proof::Connection);
@@ -479,13 +475,7 @@ mod tests {
             Place { thread: side.thread, is_of_one_thread: true, has_polled: side.polls, start_ns, end_ns };
         let address = |port: u16| ([127, 0, 0, 1], port).into();
         let ends = Ends { local: address(PORTS + side.connection), peer: address(80) };
-        let wire = Wire {
-            ends,
-            position: 0,
-            ordinal: 0,
-            is_certain: true,
-            is_client: side.kind == SpanKind::Client,
-        };
+        let wire = Wire { ends, position: 0, is_client: side.kind == SpanKind::Client };
         Waiting { span, context, place, wire, series: SeriesId::default(), must_stay: false }
     }
 

@@ -50,7 +50,7 @@ pub struct Mark {
     pub thread: u32,
     /// How often the thread had asked an event queue.
     pub polls: u32,
-    /// Where the piece begins in the bytes of its direction.
+    /// Where in the bytes of its direction the piece begins, or the message that began in it.
     pub position: u64,
     /// What the thread had spent its time on.
     pub times: Times,
@@ -68,6 +68,15 @@ pub struct Piece<'a> {
     pub is_turn: bool,
     /// When.
     pub mark: Mark,
+}
+
+impl Piece<'_> {
+    /// The mark of a message that begins where this rest of its bytes begins: the other end of the connection may have moved
+    /// the same bytes in other pieces.
+    pub fn mark_at(&self, rest: &[u8]) -> Mark {
+        let taken = self.bytes.len().saturating_sub(rest.len());
+        Mark { position: self.mark.position.saturating_add(taken as u64), ..self.mark }
+    }
 }
 
 /// The time that one message took.
@@ -340,5 +349,29 @@ impl From<Text> for Value {
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Integer(number)
+    }
+}
+
+/// Where pieces of a test stand in their directions.
+#[cfg(test)]
+#[derive(Default)]
+struct Positions([u64; 2]);
+
+#[cfg(test)]
+impl Positions {
+    /// The position of the next piece, of so many bytes.
+    fn next(&mut self, direction: Direction, bytes: u64) -> u64 {
+        let position = &mut self.0[direction as usize];
+        std::mem::replace(position, *position + bytes)
+    }
+
+    /// Clears all positions but those where requests begin: the others depend on how a stream is cut.
+    fn keep_requests(output: &mut Output) {
+        for exchange in &mut output.exchanges {
+            exchange.request.last.position = 0;
+            if let Some(response) = &mut exchange.response {
+                (response.first.position, response.last.position) = (0, 0);
+            }
+        }
     }
 }

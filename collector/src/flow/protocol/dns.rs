@@ -96,7 +96,7 @@ impl Dns {
     /// Takes a piece.
     pub fn take(&mut self, direction: Direction, piece: Piece<'_>, output: &mut Output) -> Progress {
         self.expire(piece.mark, output);
-        let Piece { mut bytes, mut missing, mark, .. } = piece;
+        let Piece { mut bytes, mut missing, mut mark, .. } = piece;
         if self.transport == Transport::Udp {
             let length = missing.saturating_add(bytes.len() as u64);
             let extent = Extent { first: mark, last: mark, bytes: length };
@@ -110,6 +110,7 @@ impl Dns {
             self.framing(direction).turn();
         }
         while let Some(frame) = self.framing(direction).take(&mut bytes, &mut missing, mark) {
+            mark = piece.mark_at(bytes);
             let received =
                 Received { bytes: &frame.bytes, extent: frame.extent, is_partial: frame.is_partial };
             self.receive(direction, received, output);

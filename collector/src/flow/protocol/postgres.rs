@@ -63,7 +63,8 @@ impl Postgres {
             return Progress::Leave;
         }
         while !reader.is_lost() {
-            let message = match reader.step(&mut bytes, piece.mark) {
+            let mark = piece.mark_at(bytes);
+            let message = match reader.step(&mut bytes, mark) {
                 Step::More => break,
                 Step::Message(message) => message,
                 Step::Broken => {

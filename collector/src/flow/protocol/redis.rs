@@ -111,7 +111,8 @@ impl Redis {
         }
         let mut bytes = piece.bytes;
         while !reader.is_lost() {
-            match reader.step(&mut bytes, piece.mark, is_command, self.session.is_known) {
+            let mark = piece.mark_at(bytes);
+            match reader.step(&mut bytes, mark, is_command, self.session.is_known) {
                 Step::More => break,
                 Step::Value(value) => {
                     if self.session.take(is_command, &value, output) == Progress::Leave {

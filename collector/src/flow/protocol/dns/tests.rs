@@ -7,7 +7,7 @@ use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE};
 
 use super::*;
-use crate::flow::protocol::CARRIED_BYTES_MAX;
+use crate::flow::protocol::{CARRIED_BYTES_MAX, Positions};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -17,17 +17,19 @@ type Said = (char, Vec<u8>, u64);
 /// Runs a parser over pieces, a second apart; each says whether it is the rest of the one before.
 fn run(transport: Transport, pieces: &[(Said, bool)]) -> Output {
     let (mut parser, mut output) = (Dns::new(transport), Output::default());
-    let (mut before, mut second) = (None, 0);
+    let (mut before, mut second, mut positions) = (None, 0, Positions::default());
     for ((who, bytes, missing), is_rest) in pieces {
         second += u64::from(!is_rest);
         let direction = if *who == '>' { Direction::Request } else { Direction::Response };
-        let mark = Mark { time_ns: second * SECOND_NS, ..Mark::default() };
+        let position = positions.next(direction, bytes.len() as u64 + missing);
+        let mark = Mark { time_ns: second * SECOND_NS, position, ..Mark::default() };
         let piece = Piece { bytes, missing: *missing, is_turn: before != Some(*who), mark };
         before = Some(*who);
         assert_eq!(parser.take(direction, piece, &mut output), Progress::More);
         assert!(parser.pending.len() <= PENDING_MAX);
     }
     parser.finish(Mark::default(), &mut output);
+    Positions::keep_requests(&mut output);
     output
 }
 

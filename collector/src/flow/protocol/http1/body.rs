@@ -73,6 +73,7 @@ impl Input<'_> {
     /// Leaves captured bytes behind.
     pub fn advance(&mut self, bytes: usize) {
         self.bytes = self.bytes.get(bytes..).unwrap_or_default();
+        self.mark.position = self.mark.position.saturating_add(bytes as u64);
     }
 
     /// Leaves up to so many bytes behind, captured or not; says how many.

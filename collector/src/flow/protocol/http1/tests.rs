@@ -6,7 +6,7 @@ use super::context::Carriers;
 use super::query::redact;
 use super::route::route;
 use super::*;
-use crate::flow::protocol::{Attribute, Exchange, Extent, Failure, Value};
+use crate::flow::protocol::{Attribute, Exchange, Extent, Failure, Positions, Value};
 
 /// What was moved in one call: by whom (`>` the client), captured bytes, and bytes that were not captured.
 type Said = (char, Vec<u8>, u64);
@@ -22,15 +22,17 @@ fn cut_short(who: char, text: &str, missing: u64) -> Said {
 /// Runs a parser over pieces; each says whether it is the rest of the one before.
 fn run(pieces: &[(Said, bool)]) -> (Output, Http1, bool) {
     let (mut parser, mut output) = (Http1::default(), Output::default());
-    let (mut before, mut time_ns) = (None, 0);
+    let (mut before, mut time_ns, mut positions) = (None, 0, Positions::default());
     for ((who, bytes, missing), is_rest) in pieces {
         time_ns += u64::from(!is_rest);
         let direction = if *who == '>' { Direction::Request } else { Direction::Response };
         let is_turn = before != Some(*who);
         before = Some(*who);
-        let mark = Mark { time_ns, ..Mark::default() };
+        let position = positions.next(direction, bytes.len() as u64 + missing);
+        let mark = Mark { time_ns, position, ..Mark::default() };
         let piece = Piece { bytes, missing: *missing, is_turn, mark };
         if parser.take(direction, piece, &mut output) == Progress::Leave {
+            Positions::keep_requests(&mut output);
             return (output, parser, true);
         }
         assert!(parser.pending.len() <= PENDING_MAX);
@@ -38,6 +40,7 @@ fn run(pieces: &[(Said, bool)]) -> (Output, Http1, bool) {
         assert!(parser.responses.carried.len() <= CARRIED_BYTES_MAX);
     }
     parser.finish(Mark::default(), &mut output);
+    Positions::keep_requests(&mut output);
     (output, parser, false)
 }
 

@@ -5,7 +5,7 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::{backend, frontend};
 use proptest::prelude::*;
 
-use super::super::{CARRIED_BYTES_MAX, Exchange, PENDING_MAX, Value};
+use super::super::{CARRIED_BYTES_MAX, Exchange, PENDING_MAX, Positions, Value};
 use super::recorded::{PGBENCH, PSQL};
 use super::statements::STATEMENTS_MAX;
 use super::*;
@@ -36,15 +36,19 @@ fn line(exchange: &Exchange) -> String {
 fn run<'a>(pieces: impl IntoIterator<Item = (Direction, &'a [u8], u64)>) -> (Output, Progress) {
     let mut postgres = Postgres::default();
     let mut output = Output::default();
-    let mut previous = None;
+    let (mut previous, mut positions) = (None, Positions::default());
     for (direction, bytes, missing) in pieces {
         let is_turn = previous.replace(direction) != Some(direction);
-        let piece = Piece { bytes, missing, is_turn, mark: Mark::default() };
+        let position = positions.next(direction, bytes.len() as u64 + missing);
+        let mark = Mark { position, ..Mark::default() };
+        let piece = Piece { bytes, missing, is_turn, mark };
         if postgres.take(direction, piece, &mut output) == Progress::Leave {
+            Positions::keep_requests(&mut output);
             return (output, Progress::Leave);
         }
     }
     postgres.finish(Mark::default(), &mut output);
+    Positions::keep_requests(&mut output);
     (output, Progress::More)
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{CARRIED_BYTES_MAX, Value as AttributeValue};
+use super::super::{CARRIED_BYTES_MAX, Positions, Value as AttributeValue};
 use super::reader::DEPTH_MAX;
 use super::*;
 
@@ -33,17 +33,21 @@ fn lines(output: &Output) -> Vec<String> {
 fn run(pieces: &Pieces<'_>, turns: bool) -> (Output, Progress) {
     let mut redis = Redis::default();
     let mut output = Output::default();
-    let mut previous = None;
+    let (mut previous, mut positions) = (None, Positions::default());
     for (direction, bytes, missing) in pieces {
         let is_turn = turns && previous != Some(*direction);
         previous = Some(*direction);
-        let piece = Piece { bytes, missing: *missing, is_turn, mark: Mark::default() };
+        let position = positions.next(*direction, bytes.len() as u64 + missing);
+        let mark = Mark { position, ..Mark::default() };
+        let piece = Piece { bytes, missing: *missing, is_turn, mark };
         if redis.take(*direction, piece, &mut output) == Progress::Leave {
+            Positions::keep_requests(&mut output);
             return (output, Progress::Leave);
         }
         assert!(redis.session.pending.len() <= PENDING_MAX);
     }
     redis.finish(Mark::default(), &mut output);
+    Positions::keep_requests(&mut output);
     (output, Progress::More)
 }
 
