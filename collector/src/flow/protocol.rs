@@ -188,7 +188,7 @@ pub enum Progress {
 pub struct Output {
     /// Exchanges that are complete, in the order in which they ended.
     pub exchanges: Vec<Exchange>,
-    /// Exchanges that were seen to begin and whose rest was lost or did not fit.
+    /// Exchanges that were seen to begin or to end, and whose rest was lost or did not fit.
     pub abandoned: u64,
     /// Stretches of bytes that made no sense.
     pub rejected: u64,

@@ -104,6 +104,8 @@ impl Redis {
         let is_command = direction == Direction::Request;
         if is_command {
             self.session.settle(output);
+            // What a full ring lost has no bytes at all, and is counted by the turns of the connection.
+            self.session.has_unread &= !piece.bytes.is_empty();
         }
         let reader = if is_command { &mut self.commands } else { &mut self.replies };
         if piece.is_turn {
@@ -130,6 +132,7 @@ impl Redis {
             self.session.pass(is_command, bytes.len() as u64 + piece.missing, piece.mark);
         } else if piece.missing > 0 {
             let value = reader.skip(piece.missing, piece.mark);
+            self.session.has_unread |= is_command && reader.is_lost() && !piece.bytes.is_empty();
             if reader.is_lost() && value.is_none() {
                 self.session.lose(is_command, None);
                 self.session.pass(is_command, piece.missing, piece.mark);
@@ -161,6 +164,8 @@ struct Session {
     is_known: bool,
     /// Replies were lost: who is answered by what is not known before all are answered.
     is_lost: bool,
+    /// Commands stood behind the captured bytes of a piece: replies that answer nothing else are theirs.
+    has_unread: bool,
     is_subscribed: bool,
     /// After `CLIENT REPLY SKIP`: the next command has no reply.
     skips_next: bool,
@@ -234,7 +239,10 @@ impl Session {
             self.ghosts -= 1;
             return Progress::More;
         }
-        let Some(front) = self.pending.front_mut() else { return Progress::More };
+        let Some(front) = self.pending.front_mut() else {
+            output.abandoned += u64::from(self.has_unread);
+            return Progress::More;
+        };
         let failure = failure(value);
         front.answer(value.extent);
         front.is_partial |= value.is_partial;

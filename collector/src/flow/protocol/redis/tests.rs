@@ -247,6 +247,27 @@ fn holes() {
         &["MSET: MSET ? ? ? ? 5021/5 partial", "TIME: TIME 14/12"],
         (0, 0),
     );
+    // Commands behind what was captured: the replies tell how many.
+    check_pieces(
+        &[
+            (Request, "*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPI", 32),
+            (Response, "+PONG\r\n+PONG\r\n+PONG\r\n+PONG\r\n", 0),
+            (Request, "*1\r\n$4\r\nTIME\r\n", 0),
+            (Response, "*2\r\n:1\r\n:2\r\n", 0),
+        ],
+        &["PING: PING 14/7", "OTHER: OTHER 14/7 partial", "TIME: TIME 14/12"],
+        (2, 0),
+    );
+    // Those that a full ring lost are counted by the connection.
+    check_pieces(
+        &[
+            (Request, "*1\r\n$4\r\nPING\r\n", 0),
+            (Request, "", 28),
+            (Response, "+PONG\r\n+PONG\r\n+PONG\r\n", 0),
+        ],
+        &["PING: PING 14/7"],
+        (0, 0),
+    );
     // Between values.
     check_pieces(
         &[
