@@ -18,6 +18,9 @@ use crate::telemetry::{ProcessName, SpanKind};
 /// Messages with captured bytes that may show no protocol before the connection is left alone.
 const UNRECOGNISED_MAX: u32 = 12;
 
+/// Bytes that a connection may begin with before the call that shows its protocol: the length of a message, read by itself.
+const OPENING_BYTES_MAX: usize = 16;
+
 /// A hole of unknown length: longer than any message.
 const HOLE_BYTES: u64 = 1 << 40;
 
@@ -68,6 +71,13 @@ struct Advance {
     has_lost_turns: bool,
 }
 
+/// What one direction began with, too short to show a protocol.
+struct Opening {
+    way: Way,
+    bytes: Vec<u8>,
+    mark: Mark,
+}
+
 /// A connection.
 pub struct Connection {
     /// Whose it is.
@@ -84,6 +94,7 @@ pub struct Connection {
     pub edge: Option<EdgeId>,
     transport: Transport,
     parser: Option<Parser>,
+    opening: Option<Box<Opening>>,
     /// Messages that showed no protocol; above the maximum none is looked for.
     unrecognised: u32,
     /// The next byte of each way; `None` after exchanges that were left out.
@@ -111,6 +122,7 @@ impl Connection {
             edge: None,
             transport: if record.ends.protocol == UDP { Transport::Udp } else { Transport::Tcp },
             parser: None,
+            opening: None,
             unrecognised: 0,
             positions: [None; 2],
             last_number: 0,
@@ -146,7 +158,8 @@ impl Connection {
         }
         let Advance { gap, is_turn, has_lost_turns } = self.advance(message, way);
         if self.parser.is_none() {
-            return self.recognise(message, way, output);
+            let goes_on = gap == 0 && !is_turn;
+            return self.recognise(message, way, goes_on, output);
         }
         let mark = mark(message, way);
         let direction = self.direction(way);
@@ -228,6 +241,7 @@ impl Connection {
     /// Exchanges were left out: what comes next is a request. A parser that was in the middle of something begins anew.
     fn resume(&mut self, output: &mut Output) {
         self.positions = [None; 2];
+        self.opening = None;
         let unfinished = self.parser.take_if(|parser| !parser.is_idle());
         if let Some(mut parser) = unfinished {
             give_up(&mut parser, self.last_ns, output);
@@ -255,15 +269,24 @@ impl Connection {
         Advance { gap, is_turn: turned != 0, has_lost_turns: has_lost && turned > 1 }
     }
 
-    fn recognise(&mut self, message: &Message<'_>, way: Way, output: &mut Output) -> Verdict {
+    /// Looks for a protocol. `goes_on` says that the message follows the one before without a gap or a turn.
+    fn recognise(&mut self, message: &Message<'_>, way: Way, goes_on: bool, output: &mut Output) -> Verdict {
         if self.unrecognised > UNRECOGNISED_MAX || message.bytes.is_empty() {
             return Verdict::Wait;
         }
         let ports = [self.ends.local.port(), self.ends.peer.port()];
-        let found = detect(message.bytes, self.transport, ports);
+        let opening = self.opening.take().filter(|opening| goes_on && opening.way == way);
+        let joined = opening.as_ref().map(|opening| [&opening.bytes, message.bytes].concat());
+        let bytes = joined.as_deref().unwrap_or(message.bytes);
+        let found = detect(bytes, self.transport, ports);
         let found = found.filter(|(_, direction)| self.fits(*direction, way));
         let Some((protocol, direction)) = found else {
             self.unrecognised += 1;
+            let is_whole = message.bytes.len() as u64 == u64::from(message.head.length);
+            if is_whole && bytes.len() <= OPENING_BYTES_MAX && self.transport == Transport::Tcp {
+                let mark = opening.map_or_else(|| mark(message, way), |opening| opening.mark);
+                self.opening = Some(Box::new(Opening { way, bytes: bytes.to_vec(), mark }));
+            }
             return if self.unrecognised > UNRECOGNISED_MAX { self.leave() } else { Verdict::Wait };
         };
         if self.role == Role::Unknown {
@@ -272,7 +295,12 @@ impl Connection {
         }
         let mut parser = protocol.parser(self.transport);
         // A piece that was cut for want of a decision is a hole in the middle of a message.
-        let progress = parser.take(direction, piece(message, true, mark(message, way)), output);
+        if let Some(opening) = &opening {
+            let first = Piece { bytes: &opening.bytes, missing: 0, is_turn: true, mark: opening.mark };
+            parser.take(direction, first, output);
+        }
+        let piece = piece(message, opening.is_none(), mark(message, way));
+        let progress = parser.take(direction, piece, output);
         if progress == Progress::Leave {
             return self.leave();
         }
@@ -414,6 +442,30 @@ mod tests {
         check(Role::Unknown, &[(Sent, GET, 1, 1, 0), (Received, OK, 2, 2, 0)], 1, 0, Role::Client);
         // A server does not send requests.
         check(Role::Server, &[(Sent, GET, 1, 1, 0)], 0, 0, Role::Server);
+    }
+
+    #[test]
+    fn a_length_that_is_read_byte_by_byte_belongs_to_its_message() {
+        use Way::{Received, Sent};
+        let said: [Said; 5] = [
+            (Received, b"*", 1, 1, 0),
+            (Received, b"1", 2, 1, 1),
+            (Received, b"\r\n$4\r\nP", 3, 1, 2),
+            (Received, b"ING\r\n", 4, 1, 9),
+            (Sent, b"+PONG\r\n", 5, 2, 0),
+        ];
+        check(Role::Server, &said, 1, 0, Role::Server);
+        // Behind a hole nothing is joined.
+        let [first, _, third, fourth, fifth] = said;
+        check(Role::Server, &[first, third, fourth, fifth], 0, 0, Role::Server);
+        // Nor over a turn.
+        check(
+            Role::Server,
+            &[first, (Sent, b"+", 2, 2, 0), (Received, b"1\r\n$4\r\nPING\r\n", 3, 3, 1)],
+            0,
+            0,
+            Role::Server,
+        );
     }
 
     #[test]
