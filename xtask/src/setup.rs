@@ -14,7 +14,7 @@ use crate::command::{exists, run as run_command};
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -35,6 +35,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("ip", "iproute2"),
+    ("dig", "bind9-dnsutils"),
 ];
 
 /// Python packages: a Go toolchain, and an OTLP decoder that is not ours.

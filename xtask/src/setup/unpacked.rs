@@ -15,10 +15,11 @@ use crate::vm::apt::{Archive, PrivateApt, Suite};
 
 /// Packages of this machine's own suite, because they need its libraries, and a file that each brings or the machine
 /// has. `{}` stands for any version.
-const OWN: [(&str, &str); 3] = [
+const OWN: [(&str, &str); 4] = [
     ("nginx", "usr/sbin/nginx"),
     ("postgresql", "usr/lib/postgresql/{}/bin/postgres"),
     ("redis-server", "usr/bin/redis-server"),
+    ("dnsmasq-base", "usr/sbin/dnsmasq"),
 ];
 
 /// The suite of [`PINNED`]. Its glibc is asked for as 2.34 by these packages, so they run on bookworm too. OTLP came to
@@ -29,12 +30,15 @@ const SUITE: Suite = Suite { archive: Archive::Main, name: "trixie" };
 const PINNED: [&str; 3] = ["prometheus", "promtool", "victoria-metrics"];
 
 /// Programs that get a wrapper in `target/tools/bin`, by what their path ends with.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 13] = [
     "usr/bin/prometheus",
     "usr/bin/promtool",
     "usr/bin/victoria-metrics",
     "usr/sbin/nginx",
     "usr/bin/redis-server",
+    "usr/bin/redis-cli",
+    "usr/bin/redis-benchmark",
+    "usr/sbin/dnsmasq",
     "bin/initdb",
     "bin/postgres",
     "bin/pgbench",
@@ -47,7 +51,8 @@ pub fn run(tools: &Path) -> Result<()> {
     let missing: Vec<&str> =
         OWN.iter().filter(|(_, file)| !is_installed(file)).map(|(package, _)| *package).collect();
     let stamp = tools.join("unpacked");
-    let wanted = format!("{}\n{} of {}", missing.join(" "), PINNED.join(" "), SUITE.name);
+    let wanted =
+        format!("{}\n{} of {}\n{}", missing.join(" "), PINNED.join(" "), SUITE.name, PROGRAMS.join(" "));
     if fs::read_to_string(&stamp).is_ok_and(|unpacked| unpacked == wanted) {
         return Ok(());
     }
