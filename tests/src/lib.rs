@@ -5,11 +5,13 @@
 
 pub mod agent;
 pub mod api_server;
+pub mod callers;
 pub mod cgroup;
 pub mod container;
 pub mod crash;
 pub mod cri;
 pub mod daemon;
+pub mod dnsmasq;
 pub mod endpoint;
 pub mod http;
 pub mod ledger;
@@ -24,5 +26,7 @@ pub mod resources;
 pub mod services;
 pub mod spans;
 pub mod tools;
+pub mod traced;
 pub mod victoria_metrics;
+pub mod web_server;
 pub mod workload;

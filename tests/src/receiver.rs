@@ -33,6 +33,8 @@ use metrics::metrics_service_server::{MetricsService, MetricsServiceServer};
 use profiles::profiles_service_server::{ProfilesService, ProfilesServiceServer};
 use traces::trace_service_server::{TraceService, TraceServiceServer};
 
+use crate::spans::{self, Span};
+
 /// How requests travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -143,6 +145,22 @@ impl Receiver {
     /// The spans that arrived.
     pub fn traces(&self) -> Vec<traces::ExportTraceServiceRequest> {
         self.received().traces.clone()
+    }
+
+    /// The spans that arrived, one by one.
+    pub fn spans(&self) -> Vec<Span> {
+        spans::of_requests(&self.received().traces)
+    }
+
+    /// All that arrived, as it is encoded.
+    pub fn bytes(&self) -> Vec<u8> {
+        let received = self.received();
+        let mut bytes = Vec::new();
+        received.profiles.iter().for_each(|request| bytes.extend(request.encode_to_vec()));
+        received.metrics.iter().for_each(|request| bytes.extend(request.encode_to_vec()));
+        received.logs.iter().for_each(|request| bytes.extend(request.encode_to_vec()));
+        received.traces.iter().for_each(|request| bytes.extend(request.encode_to_vec()));
+        bytes
     }
 
     /// Requests that were tried, of whatever end.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, Launch, Stop};
 use crate::receiver::free_address;
 use crate::tools;
+use crate::workload::{Program, utf8};
 
 /// A running service.
 pub struct Service {
@@ -35,6 +36,15 @@ impl Service {
         Self::start(interpreter, interpreter, address, &arguments)
     }
 
+    /// Starts a compiled program; these ports are its further arguments.
+    pub fn program(program: &Program, ports: &[u16]) -> Self {
+        let address = free_address();
+        let mut arguments = vec![address.port().to_string()];
+        arguments.extend(ports.iter().map(ToString::to_string));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start_at(program.path(), address, &arguments)
+    }
+
     /// Starts a Redis that keeps nothing.
     pub fn redis() -> Self {
         let address = free_address();
@@ -58,11 +68,15 @@ impl Service {
     }
 
     fn start(program: &str, package: &str, address: SocketAddr, arguments: &[&str]) -> Self {
+        Self::start_at(&tools::require(program, package), address, arguments)
+    }
+
+    fn start_at(program: &Path, address: SocketAddr, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("log");
         let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
-        let mut daemon = Daemon::start(&tools::require(program, package), arguments, launch);
-        daemon.wait_until(program, || TcpStream::connect(address).is_ok());
+        let mut daemon = Daemon::start(program, arguments, launch);
+        daemon.wait_until(utf8(program), || TcpStream::connect(address).is_ok());
         Self { address, daemon, _directory: directory }
     }
 }

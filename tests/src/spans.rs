@@ -23,6 +23,8 @@ pub struct Span {
     pub id: Vec<u8>,
     /// The parent; empty for a root.
     pub parent: Vec<u8>,
+    /// The caller's `tracestate`.
+    pub trace_state: String,
     /// Start, nanoseconds since the epoch.
     pub start_ns: u64,
     /// End, likewise.
@@ -39,9 +41,35 @@ impl Span {
         self.attributes.get(key).map_or("", String::as_str)
     }
 
+    /// What was asked of an HTTP server: the path with its query.
+    pub fn target(&self) -> String {
+        let (path, query) = (self.attribute("url.path"), self.attribute("url.query"));
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    /// A line that tells it to a reader.
+    pub fn summary(&self) -> String {
+        let status = [self.attribute("http.response.status_code"), self.attribute("db.response.status_code")];
+        format!(
+            "{:?} {} of {}: {} {} {} [{}]",
+            self.kind,
+            self.name,
+            self.service,
+            self.target(),
+            status.concat(),
+            self.attribute("error.type"),
+            self.attribute("kansoku.link.proof")
+        )
+    }
+
     /// How long it took, seconds.
     pub fn seconds(&self) -> f64 {
         self.end_ns.saturating_sub(self.start_ns) as f64 / 1e9
+    }
+
+    /// Whether its server is at one of these ports.
+    pub fn is_at(&self, ports: &[u16]) -> bool {
+        self.attribute("server.port").parse().is_ok_and(|port| ports.contains(&port))
     }
 
     /// Whether it tells the client's side.
@@ -65,6 +93,7 @@ pub fn of_requests(requests: &[ExportTraceServiceRequest]) -> Vec<Span> {
                 trace_id: span.trace_id.clone(),
                 id: span.span_id.clone(),
                 parent: span.parent_span_id.clone(),
+                trace_state: span.trace_state.clone(),
                 start_ns: span.start_time_unix_nano,
                 end_ns: span.end_time_unix_nano,
                 attributes: span.attributes.iter().map(|item| (item.key.clone(), text(item))).collect(),
