@@ -124,14 +124,8 @@ impl Postgres {
         command
     }
 
-    /// Runs a statement over TCP; whether it succeeded.
-    pub fn succeeds_over_tcp(&self, statement: &str) -> bool {
-        let mut command = self.client_over_tcp("psql");
-        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]);
-        command.output().expect("psql starts").status.success()
-    }
-
-    fn client_over_tcp(&self, program: &str) -> Command {
+    /// A client of the database, over TCP.
+    pub fn client_over_tcp(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
         command.env("PGHOST", "127.0.0.1").env("PGPORT", self.address.port().to_string());
         command.env("PGUSER", "postgres").env("PGDATABASE", "postgres").env("LC_ALL", "C");

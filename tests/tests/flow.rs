@@ -2,16 +2,15 @@
 //!
 //! Refuses: "some spans came". What a client did and what arrived are compared one by one, and every loss is a number.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use tempfile::TempDir;
 use tests::agent::{Agent, Finished, STOP_MAX, run_to_end};
+use tests::callers::ask_at_once;
 use tests::nginx::Nginx;
-use tests::postgres::Postgres;
 use tests::receiver::{Behaviour, Protocol, Receiver};
 use tests::services::Service;
 use tests::spans::{self, Span};
@@ -56,65 +55,19 @@ fn curl(arguments: &[&str]) -> String {
     tools::output_of("curl", &[&["-s", "-o", "/dev/null"], arguments].concat())
 }
 
-/// Expects that each server span is the child of the client span of the same request, by the connection.
-#[track_caller]
-fn expect_joined(clients: &[&Span], servers: &[&Span]) {
-    let by_id: HashMap<&[u8], &Span> = clients.iter().map(|span| (&*span.id, *span)).collect();
-    for server in servers {
-        let client = by_id.get(&*server.parent).unwrap_or_else(|| panic!("no parent of {server:?}"));
-        assert_eq!((&client.trace_id, &client.name), (&server.trace_id, &server.name));
-        assert_eq!(server.attribute("kansoku.link.proof"), "connection");
-        assert!(client.seconds() + 1e-3 >= server.seconds(), "{client:?} {server:?}");
-    }
-}
-
+/// What a span says of its connection and of who asked; credentials in a query do not leave.
 #[test]
-fn nginx_and_curl() {
+fn what_a_request_says() {
     let nginx = Nginx::start(1, 200_000, &[]);
-    let url = |path: &str| format!("http://{}{path}", nginx.address());
-    let mut times = String::new();
-    let (spans, _, _) = observe(&[], || {
-        let write = "%{http_code} %{time_pretransfer} %{time_total}\\n";
-        times = curl(&["-w", write, &url("/file"), "-o", "/dev/null", &url("/orders/17?token=x&page=2")]);
-        curl(&["-I", &url("/file")]);
-        curl(&["-X", "POST", "-H", "Transfer-Encoding: chunked", "-d", "a=1", &url("/orders/9")]);
-    });
-    let (clients, servers) = (at(&spans, nginx.address(), true), at(&spans, nginx.address(), false));
-    let names = |spans: &[&Span]| {
-        let mut spans: Vec<_> = spans
-            .iter()
-            .map(|span| {
-                (span.start_ns, format!("{} {}", span.name, span.attribute("http.response.status_code")))
-            })
-            .collect();
-        spans.sort_unstable();
-        spans.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
-    };
-    let expected = ["GET /file 200", "GET /orders/{id} 404", "HEAD /file 200", "POST /orders/{id} 404"];
-    // nginx answers a POST to a file that is not there with 404 or 405, by its modules.
-    let same = |found: Vec<String>| {
-        found.iter().map(|name| name.replace("405", "404")).collect::<Vec<_>>() == expected
-    };
-    assert!(same(names(&clients)), "{:?}", names(&clients));
-    assert!(same(names(&servers)), "{:?}", names(&servers));
-    expect_joined(&clients, &servers);
-    for span in clients.iter().chain(&servers) {
+    let url = format!("http://{}/orders/17?token=x&page=2", nginx.address());
+    let (spans, ..) = observe(&[], || drop(curl(&[&url])));
+    for is_client in [true, false] {
+        let sides = at(&spans, nginx.address(), is_client);
+        let [span] = sides[..] else { panic!("one request: {sides:?}") };
+        assert_eq!(span.attribute("url.query"), "token=REDACTED&page=2");
         assert_eq!(span.attribute("network.protocol.version"), "1.1");
         assert_eq!(span.attribute("network.transport"), "tcp");
         assert!(span.attribute("user_agent.original").starts_with("curl/"), "{span:?}");
-    }
-    let order = clients.iter().find(|span| span.name == "GET /orders/{id}").expect("it was asked for");
-    assert_eq!(order.attribute("url.query"), "token=REDACTED&page=2");
-    assert!(order.is_error && order.attribute("error.type") == "404", "{order:?}");
-    assert!(servers.iter().all(|span| !span.is_error), "a 404 is no error of the server");
-    // curl's own clock: from when the request could be sent to the end.
-    let mut sorted: Vec<&&Span> = clients.iter().collect();
-    sorted.sort_by_key(|span| span.start_ns);
-    for (line, span) in times.lines().zip(sorted) {
-        let words: Vec<f64> =
-            line.split(' ').map(|word| word.parse().expect("curl writes numbers")).collect();
-        let difference = span.seconds() - (words[2] - words[1]);
-        assert!(difference.abs() < 1e-3, "{} differs by {difference} s from {line}", span.name);
     }
 }
 
@@ -143,121 +96,6 @@ fn every_request_of_a_full_load() {
             "both ends of {served}: {difference} differ"
         );
     }
-}
-
-/// Three services with a thread per connection and a database: one trace per request, with the right parents, all of them.
-#[test]
-fn a_chain_of_threads() {
-    let redis = Service::redis();
-    let last = Service::script("python3", "shop.py", &[0, redis.port()]);
-    let middle = Service::script("python3", "shop.py", &[last.port()]);
-    let first = Service::script("python3", "shop.py", &[middle.port()]);
-    const REQUESTS: usize = 60;
-    let (spans, bytes, _) = observe(&[], || ask_at_once(first.address(), REQUESTS, 6));
-    let by_id = spans::by_id(&spans);
-    let mut complete = 0;
-    for root in at(&spans, first.address(), true) {
-        assert!(root.parent.is_empty(), "the client of the test has no parent: {root:?}");
-        let trace: Vec<&Span> = spans.iter().filter(|span| span.trace_id == root.trace_id).collect();
-        // A client and a server span for each of four connections.
-        assert_eq!(trace.len(), 8, "{trace:#?}");
-        for span in trace.iter().filter(|span| !span.parent.is_empty()) {
-            let parent = by_id.get(&*span.parent).expect("parents are in the trace");
-            let proof = if span.is_client() { "thread" } else { "connection" };
-            assert_eq!(span.attribute("kansoku.link.proof"), proof, "{span:?}");
-            assert_ne!(parent.is_client(), span.is_client(), "sides alternate");
-            if span.attribute("db.system.name").is_empty() {
-                assert_eq!(parent.attribute("url.path"), span.attribute("url.path"), "{parent:?} {span:?}");
-            }
-            assert!(parent.start_ns <= span.start_ns + 1_000_000, "{parent:?} {span:?}");
-        }
-        complete += 1;
-    }
-    assert_eq!(complete, REQUESTS);
-    println!("{complete} of {REQUESTS} traces are complete");
-    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    assert!(!has(b"secret-key") && !has(b"secret-value"), "keys and values of Redis never leave");
-}
-
-/// Requests that overlap on one thread have no parent that is wrong, and those at both ends of a connection have one.
-#[test]
-fn an_event_loop_has_no_wrong_parents() {
-    let next = Service::script("python3", "shop.py", &[]);
-    let service = Service::script("node", "loop.js", &[next.port()]);
-    const REQUESTS: usize = 200;
-    let (spans, _, _) = observe(&[], || ask_at_once(service.address(), REQUESTS, 20));
-    let by_id = spans::by_id(&spans);
-    let (mut linked, mut thread) = (0, 0);
-    for span in &spans {
-        let Some(parent) = by_id.get(&*span.parent) else { continue };
-        assert_eq!(parent.attribute("url.path"), span.attribute("url.path"), "{parent:?} {span:?}");
-        linked += 1;
-        thread += usize::from(span.attribute("kansoku.link.proof") == "thread");
-    }
-    let asked = at(&spans, next.address(), true).len();
-    println!("{linked} links, {thread} of {asked} calls of the loop have a parent by their thread");
-    assert_eq!(at(&spans, service.address(), false).len(), REQUESTS);
-    assert_eq!(asked, REQUESTS);
-    assert_eq!(thread, 0, "an event loop proves nothing by its thread");
-    assert_eq!(linked, 2 * REQUESTS, "both ends of every connection are one trace");
-}
-
-#[test]
-fn the_callers_trace_is_honoured() {
-    let service = Service::script("python3", "shop.py", &[]);
-    let url = |path: &str| format!("http://{}{path}", service.address());
-    let (spans, _, finished) = observe(&[], || {
-        let header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        curl(&["-H", header, &url("/alpha")]);
-        curl(&["-H", "b3: 4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1", &url("/beta")]);
-        curl(&["-H", "traceparent: 00-0af7651916cd43dd8448eb211c80319d-b7ad6b7169203331-00", &url("/gamma")]);
-        curl(&["-H", "traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01", &url("/delta")]);
-    });
-    let of = |name: &str| spans.iter().find(|span| span.name == format!("GET {name}") && span.is_client());
-    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let check = |name: &str, trace: &str, parent: &str| {
-        let span = of(name).unwrap_or_else(|| panic!("no span of {name}"));
-        assert_eq!((&*hexadecimal(&span.trace_id), &*hexadecimal(&span.parent)), (trace, parent), "{name}");
-        assert_eq!(span.attribute("kansoku.link.proof"), "header");
-    };
-    check("/alpha", "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-    check("/beta", "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-    assert!(of("/gamma").is_none(), "the caller does not record it");
-    let zero = of("/delta").expect("an invalid parent is none");
-    assert!(zero.parent.is_empty(), "{zero:?}");
-    assert_eq!(finished.books().of("span").lost_as("sampled_out"), 2, "both ends of the one");
-}
-
-#[test]
-fn postgres_by_statement() {
-    let postgres = Postgres::start(&[]);
-    let statements = [
-        ("create table orders(id int, note text)", "CREATE TABLE orders", ""),
-        ("insert into orders values (4711, 'my-secret-note')", "INSERT orders", ""),
-        ("select note from orders where id = 4711", "SELECT orders", ""),
-        ("select 1/0", "SELECT", "22012"),
-        ("select * from nowhere", "SELECT nowhere", "42P01"),
-    ];
-    let (spans, bytes, _) = observe(&[], || {
-        for (statement, _, state) in statements {
-            assert_eq!(postgres.succeeds_over_tcp(statement), state.is_empty(), "{statement}");
-        }
-    });
-    let clients = at(&spans, postgres.address(), true);
-    let servers = at(&spans, postgres.address(), false);
-    let mut sorted = clients.clone();
-    sorted.sort_by_key(|span| span.start_ns);
-    let found: Vec<(&str, &str)> =
-        sorted.iter().map(|span| (&*span.name, span.attribute("db.response.status_code"))).collect();
-    let expected: Vec<(&str, &str)> = statements.iter().map(|(_, name, state)| (*name, *state)).collect();
-    assert_eq!(found, expected);
-    expect_joined(&clients, &servers);
-    let select = sorted[2];
-    assert_eq!(select.attribute("db.query.text"), "select note from orders where id = ?");
-    assert_eq!(select.attribute("db.system.name"), "postgresql");
-    assert_eq!(select.attribute("db.response.returned_rows"), "1");
-    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    assert!(!has(b"my-secret-note") && !has(b"4711"), "literals never leave");
 }
 
 /// What is slow is said: on a CPU, asleep, or in another service.
@@ -373,44 +211,6 @@ fn metrics_are_not_sampled() {
     assert_eq!(of_requests, 0, "none is slow or an error of the server");
 }
 
-/// Bytes of no protocol, cut off anywhere, and a peer that never answers: the agent goes on and its books balance.
-#[test]
-fn bytes_of_no_protocol() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("a bound socket has an address");
-    let server = std::thread::spawn(move || {
-        for stream in listener.incoming().take(40) {
-            let mut stream = stream.expect("a client");
-            let mut buffer = [0; 65_536];
-            while let Ok(1..) = stream.read(&mut buffer) {}
-        }
-    });
-    let (spans, _, finished) = observe(&[], || {
-        let mut noise = 12_345u32;
-        for index in 0..40usize {
-            let mut stream = TcpStream::connect(address).expect("it listens");
-            let starts: [&[u8]; 5] = [
-                b"",
-                b"GET /x HTTP/1.1\r\nHost: a\r\n",
-                b"*3\r\n$3\r\nSET\r\n",
-                b"Q\0\0\0\x0e",
-                b"HTTP/1.1 200 OK\r\n",
-            ];
-            let mut bytes = starts[index % starts.len()].to_vec();
-            bytes.extend((0..index * 300).map(|_| {
-                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (noise >> 24) as u8
-            }));
-            stream.write_all(&bytes).expect("it reads");
-        }
-        let mut stream = TcpStream::connect(address);
-        drop(stream.as_mut().map(|stream| stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n")));
-    });
-    drop(server);
-    let account = finished.books();
-    println!("{} spans, {:?}", spans.len(), account.of("span"));
-}
-
 #[test]
 fn live_in_the_terminal() {
     let service = Service::script("python3", "shop.py", &[]);
@@ -429,48 +229,6 @@ fn live_in_the_terminal() {
     assert!(child.is_some_and(|line| line.contains("GET /orders/{id} 200  [connection]")), "{text}");
     let usage = run_to_end(&["trace", "--protocol", "gopher"], Duration::from_secs(5));
     assert_eq!(usage.code, Some(2), "{}", usage.stderr);
-}
-
-/// Asks for `/item/N` with each number once, from so many threads with a connection each.
-fn ask_at_once(address: SocketAddr, requests: usize, threads: usize) {
-    let asked: HashSet<usize> = std::thread::scope(|scope| {
-        let ask = |thread: usize| {
-            let mut stream = TcpStream::connect(address).expect("it listens");
-            let mut asked = Vec::new();
-            for number in (0..requests).filter(|number| number % threads == thread) {
-                let request = format!("GET /item/{number} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-                stream.write_all(request.as_bytes()).expect("it reads");
-                read_response(&mut stream);
-                asked.push(number);
-            }
-            asked
-        };
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || ask(thread))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("every request is answered")).collect()
-    });
-    assert_eq!(asked.len(), requests);
-}
-
-/// Reads a response with a length or in chunks to its end.
-fn read_response(stream: &mut TcpStream) {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let text = String::from_utf8_lossy(&bytes).to_lowercase();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let is_whole = match length {
-                Some(length) => body.len() >= length.trim().parse().expect("a length"),
-                None => body.ends_with("0\r\n\r\n"),
-            };
-            if is_whole {
-                return;
-            }
-        }
-        let count = stream.read(&mut buffer).expect("it answers");
-        assert!(count > 0, "closed in the middle: {text}");
-        bytes.extend_from_slice(&buffer[..count]);
-    }
 }
 
 /// The log records that arrived.

@@ -1,16 +1,14 @@
-"""A service with a thread for each connection. `shop.py PORT [NEXT_PORT [REDIS_PORT]]`: asks the next service and Redis, then answers.
+"""A service with a thread for each connection. `shop.py PORT [NEXT_PORT]`: asks the next service, then answers.
 
 All calls block: what a request causes is done by the thread that received it, before the answer.
 """
 import http.client
 import http.server
-import socket
 import sys
 import threading
 
 port = int(sys.argv[1])
 next_port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-redis_port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
 local = threading.local()
 
 
@@ -23,14 +21,6 @@ def ask_next(path):
     return response.status
 
 
-def ask_redis(*words):
-    if not hasattr(local, "redis"):
-        local.redis = socket.create_connection(("127.0.0.1", redis_port))
-    message = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
-    local.redis.sendall(message)
-    return local.redis.recv(4096)
-
-
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Head and body in one write, as servers do.
@@ -40,8 +30,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status = 500 if self.path.startswith("/fail") else 200
         if next_port:
             status = max(status, ask_next(self.path))
-        if redis_port:
-            ask_redis(b"SET", b"secret-key", b"secret-value")
         body = b"done"
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
