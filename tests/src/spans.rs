@@ -51,10 +51,12 @@ impl Span {
     pub fn summary(&self) -> String {
         let status = [self.attribute("http.response.status_code"), self.attribute("db.response.status_code")];
         format!(
-            "{:?} {} of {}: {} {} {} [{}]",
+            "{:?} {} of {} at {}:{}: {} {} {} [{}]",
             self.kind,
             self.name,
             self.service,
+            self.attribute("server.address"),
+            self.attribute("server.port"),
             self.target(),
             status.concat(),
             self.attribute("error.type"),
