@@ -48,6 +48,8 @@ pub struct FaultRecord {
     pub frame_count: u32,
     /// 1 if the process has a handler for the signal, 0 if the signal ends it.
     pub is_handled: u32,
+    /// Address of the handler, `sigaction.sa_handler`; 0 if there is none.
+    pub handler: u64,
     /// Instruction pointers by frame pointers, leaf first.
     pub frames: [u64; STACK_FRAMES_MAX],
 }

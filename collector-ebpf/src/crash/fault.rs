@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_F_USER_STACK;
-use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns, bpf_probe_read_user};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::{EbpfContext, Global};
@@ -53,6 +53,9 @@ const IGNORE: u64 = 1;
 const SI_CODE: u32 = 8;
 const SI_ADDRESS: u32 = 16;
 
+/// How long a runtime may take for its report; older faults are forgotten whatever their handler.
+const REPORT_NS_MAX: u64 = 30_000_000_000;
+
 /// Below the stack pointer a leaf function may keep its data (x86_64 ABI).
 const RED_ZONE_BYTES: u64 = 128;
 
@@ -76,13 +79,15 @@ pub fn on_deliver<C: EbpfContext>(
         Some(IGNORE) => {}
         Some(DEFAULT_ACTION) | None => send_fatal(context, signal, code, information),
         // Only what the process did to itself tells something about a later end.
-        Some(_) if code > 0 || signal == ABORT => keep_handled(context, signal, code, information),
+        Some(handler) if code > 0 || signal == ABORT => {
+            keep_handled(context, signal, code, information, handler);
+        }
         Some(_) => {}
     }
     0
 }
 
-/// Sends the last fault that a process handled, for it ended badly now.
+/// Sends the fault that a process handled, for it ended badly now.
 #[inline(always)]
 pub fn send_handled(tgid: u32, start_ns: u64) {
     let Some(fault) = FAULTS.get_ptr(place_of(tgid, FAULTS_MAX)) else { return };
@@ -94,16 +99,31 @@ pub fn send_handled(tgid: u32, start_ns: u64) {
     }
 }
 
+/// Keeps the last fault. A runtime that gives up takes another handler for the faults that it makes while it writes its
+/// report, as the JVM does: those are not the cause.
 #[inline(always)]
-fn keep_handled<C: EbpfContext>(context: &C, signal: i32, code: i32, information: *const c_void) {
+fn keep_handled<C: EbpfContext>(
+    context: &C,
+    signal: i32,
+    code: i32,
+    information: *const c_void,
+    handler: u64,
+) {
     let (tgid, _) = task::current_ids();
     if let Some(fault) = FAULTS.get_ptr_mut(place_of(tgid, FAULTS_MAX)) {
         // SAFETY: the look-up gave a valid pointer to a value of the map. Two threads that fault at once overwrite
         // each other's words; the bytes are plain data whatever they are.
         unsafe {
+            let is_known = (*fault).task.tgid == tgid
+                && (*fault).task.start_ns == task::process_start_ns(task::current_pointer());
+            let age_ns = bpf_ktime_get_ns().wrapping_sub((*fault).head.time_ns);
+            if is_known && (*fault).handler != handler && age_ns < REPORT_NS_MAX {
+                return;
+            }
             fill(context, fault, signal, code, information);
             (&raw mut (*fault).head).write(task::head(Kind::Fault, size_of::<FaultRecord>() as u32));
             (&raw mut (*fault).is_handled).write(1);
+            (&raw mut (*fault).handler).write(handler);
         }
     }
 }
@@ -117,6 +137,7 @@ fn send_fatal<C: EbpfContext>(context: &C, signal: i32, code: i32, information: 
             let stack_pointer = fill(context, fault, signal, code, information);
             (&raw mut (*fault).head).write(task::head(Kind::Signal, size_of::<SignalRecord>() as u32));
             (&raw mut (*fault).is_handled).write(0);
+            (&raw mut (*fault).handler).write(0);
             copy_stack(record, stack_pointer);
             copy_thread_names(record);
         }
