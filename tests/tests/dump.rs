@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use minidump::{Minidump, MinidumpMiscInfo, Module};
 use minidump_processor::ProcessState;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::agent::{Agent, STOP_MAX, command, run_to_end};
+use tests::api_server::{ApiServer, NODE};
+use tests::cgroup::Cgroup;
 use tests::crash::{Death, Spool, text};
 use tests::tools;
 use tests::workload::{FRAME_POINTERS, Program, utf8};
@@ -100,6 +102,42 @@ fn minidumps_by_every_way() {
         agent.terminate();
         let finished = agent.finish(STOP_MAX).expect_code(0);
         finished.books().expect_balance();
+        before.expect_back();
+    }
+}
+
+/// A pod asks for a minidump of its processes. The program that the kernel starts for a pipe knows what the agent knew.
+#[test]
+fn a_pod_asks_by_annotation() {
+    let program = Program::c("crash.c", FRAME_POINTERS);
+    let (id, uid) = ("d".repeat(64), "0000d001-0000-4000-8000-00000000c0de");
+    for way in ["auto", "pipe"] {
+        let before = Before::read();
+        let (spool, directory) = (Spool::default(), TempDir::new().expect("a temporary directory"));
+        let api = ApiServer::start(directory.path());
+        api.put(&json!({
+            "metadata": {"namespace": "shop", "name": "cart-0", "uid": uid, "annotations": {"kansoku.io/dump": "core"}},
+            "spec": {"nodeName": NODE},
+            "status": {"containerStatuses": [{"name": "c", "containerID": format!("containerd://{id}")}]},
+        }));
+        let cache = format!("kubernetes.cache={}", utf8(&directory.path().join("names.json")));
+        let node = format!("kubernetes.node_name={NODE}");
+        let pattern_key = format!("dump.pattern={way}");
+        let names = [&api.setting(), &cache, &node, "kubernetes.cri_socket=none"];
+        let agent = start(&spool, directory.path(), &[&names[..], &[&pattern_key]].concat());
+        let cgroup = Cgroup::make(&format!("kubepods/besteffort/pod{uid}/{id}"));
+        // It is known, and on disk, once it has been seen for a while.
+        let _earlier = cgroup.start(&program, &["wait"]);
+        std::thread::sleep(Duration::from_secs(7));
+        let dying = cgroup.start(&program, &["segv"]);
+        let record = spool.wait_for_pid(way, u64::from(dying.pid()));
+        assert_eq!(text(&record, "/resource/k8s.pod.name"), "cart-0");
+        // A core is more than pods may ask for.
+        check_minidump(&record, &program, 1);
+        let stranger = Death::of(&mut program.command(&["segv"]));
+        assert!(spool.wait_for_pid("stranger", stranger.pid)["dump"].is_null(), "{way}");
+        agent.terminate();
+        agent.finish(STOP_MAX).expect_code(0).books().expect_balance();
         before.expect_back();
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use rustix::fs::Access;
@@ -16,6 +16,7 @@ use super::{ConfigArguments, exit, ledger, output};
 use crate::config::Config;
 use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
+use crate::identity::{CriSocket, NameOptions, cri, kubernetes};
 use crate::kernel::{Hook, Inbox, Kernel, ProgramTime, online_cpus, sample_ring_bytes, sideband_ring_bytes};
 use crate::loss::{Account, Ledger};
 
@@ -107,6 +108,7 @@ fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![kernel_release()];
     checks.extend(capabilities());
     checks.extend([kernel_symbols(), pid_namespace(), cgroups(), spool(config), cores(config)]);
+    checks.extend(names(&config.names));
     checks
 }
 
@@ -181,6 +183,48 @@ fn spool(config: &Config) -> Check {
         &config.crash_spool.display().to_string(),
         "crash records are not kept over a restart; set crash.spool to a directory that can be written",
     )
+}
+
+/// Who names the pods of containers. What is neither there nor named is no fault: a node may be without Kubernetes.
+fn names(options: &NameOptions) -> Vec<Check> {
+    let socket = options.cri.find(&crate::identity::roots());
+    if socket.is_none() && !options.api.is_there() && !matches!(options.cri, CriSocket::At(_)) {
+        return vec![check("Kubernetes", true, "neither a runtime's socket nor an API server here", "")];
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return vec![check("Kubernetes", false, "no runtime to ask with", "please report this")];
+    };
+    let answer = |name: &str, answer: Result<String>, advice: &str| match answer {
+        Ok(found) => check(name, true, &found, advice),
+        Err(error) => check(name, false, &format!("{error:#}"), advice),
+    };
+    let by_runtime = runtime.block_on(async {
+        let socket = socket.context("there is no socket")?;
+        let version = cri::version(&socket).await?;
+        anyhow::Ok(format!("{version} at {}", socket.display()))
+    });
+    let by_server = runtime.block_on(async {
+        match kubernetes::config(&options.api).await? {
+            None => anyhow::Ok(None),
+            Some(config) => Ok(Some(kubernetes::try_list(config, &options.node).await?)),
+        }
+    });
+    let pods = |count: Option<usize>| match count {
+        None => "not asked: the agent is no pod, and no kubeconfig is named".to_owned(),
+        Some(count) => format!("{count} pods on node {}", options.node),
+    };
+    vec![
+        answer(
+            "container runtime",
+            by_runtime,
+            "pods have no restart counts and images; mount the runtime's socket or set kubernetes.cri_socket",
+        ),
+        answer(
+            "API server",
+            by_server.map(pods),
+            "pods have no workloads by their owners; allow get, list and watch of pods, or set kubernetes.kubeconfig",
+        ),
+    ]
 }
 
 fn cores(config: &Config) -> Check {
