@@ -116,6 +116,10 @@ pub const FILES_MAX: u32 = 4096;
 /// Bytes of the ring for connections and what is said over them.
 pub const FLOW_RING_BYTES: u32 = 2 * 1024 * 1024;
 
+/// Bytes of it that messages leave for the beginnings and ends of connections, which say how many messages were lost: some
+/// thousand of them.
+pub const FLOW_RING_RESERVE_BYTES: u32 = FLOW_RING_BYTES / 8;
+
 /// TCP connections that are followed at a time.
 pub const CONNECTIONS_MAX: u32 = 65_536;
 

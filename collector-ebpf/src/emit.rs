@@ -4,12 +4,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use collector_common::limits::{
-    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT,
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, FLOW_RING_RESERVE_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT,
     SLOW_RING_BYTES,
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
@@ -91,7 +91,22 @@ pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
     let _counted = in_place(&SLOW_RING, Signal::SlowOperation, fill);
 }
 
-/// Sends what was seen of a connection, as [`process_record_in_place`] does; whether there was room.
+/// Sends a message of a connection, as [`process_record_in_place`] does, as long as there is room for more than messages.
+#[inline(always)]
+pub fn message_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    // SAFETY: the map is a ring.
+    let used_bytes = unsafe {
+        bpf_ringbuf_query(core::ptr::addr_of!(FLOW_RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA))
+    };
+    if used_bytes <= u64::from(FLOW_RING_BYTES - FLOW_RING_RESERVE_BYTES) {
+        let _counted = flow_in_place(fill);
+    } else {
+        count(Signal::Flow, KernelCounter::Seen);
+        count(Signal::Flow, KernelCounter::RingFull);
+    }
+}
+
+/// Sends the beginning or the end of a connection, as [`process_record_in_place`] does; whether there was room.
 #[inline(always)]
 pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
     in_place(&FLOW_RING, Signal::Flow, fill)

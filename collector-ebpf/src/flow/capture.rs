@@ -97,7 +97,7 @@ pub fn send(message: &Message, way: Way, source: &Source, caller: &Caller) {
 
 #[inline(always)]
 fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, caller: &Caller) {
-    let _counted = emit::flow_in_place(|record: *mut Record<ROOM>| {
+    emit::message_in_place(|record: *mut Record<ROOM>| {
         let head = task::head(Kind::Message, size_of::<Record<ROOM>>() as u32);
         let (times, polls) = time::of_current(caller.tid, head.time_ns);
         // SAFETY: the ring gave room for one record.

@@ -114,6 +114,8 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
     }
     let (protocol, port) = ends::identity(sock)?;
     match protocol {
+        // What is read after the end, as after a reset, must not stand in the way of the next connection of this memory.
+        TCP if task::read::<u8>(sock, socket::SOCK_STATE.load()) == Some(CLOSE as u8) => None,
         TCP => insert(key, Role::Unknown),
         UDP => {
             let place = DATAGRAM_SOCKETS.get_ptr_mut(place::of_address(key, DATAGRAM_SOCKETS_MAX))?;
@@ -137,17 +139,20 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
         return 0;
     }
     match (old, new) {
-        (_, SYN_SENT) => {
-            let _known = insert(sock as u64, Role::Client);
-        }
-        (SYN_RECV, ESTABLISHED) => {
-            let _known = insert(sock as u64, Role::Server);
-        }
+        (_, SYN_SENT) => begin(sock, Role::Client),
+        (SYN_RECV, ESTABLISHED) => begin(sock, Role::Server),
         (LISTEN, CLOSE) => {}
         (_, CLOSE) => close(sock),
         _ => {}
     }
     0
+}
+
+/// A connection begins. One that is known at its address has ended, unseen.
+#[inline(always)]
+fn begin(sock: *const c_void, role: Role) {
+    close(sock);
+    let _known = insert(sock as u64, role);
 }
 
 /// Tells the daemon whose the connection is, at its first message and when another process goes on with it.
@@ -192,12 +197,20 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         let position = *slot;
         slot.write(position.wrapping_add(u64::from(length)));
         let is_turn = (*connection).last_way != way as u32;
-        let (limit, is_decided) = limit(connection, way);
+        let wish = wish(connection, way);
         if is_turn {
             (&raw mut (*connection).last_way).write(way as u32);
             (&raw mut (*connection).batch).write(0);
             if begins_exchange((*connection).role, way) {
-                let is_skipping = is_decided && limit != 0 && is_over_budget((*connection).wire, position);
+                // An exchange is left out as a whole, or turns would be told that nobody can count.
+                let is_skipping = match wish {
+                    Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position),
+                    Wish::Undecided => false,
+                    Wish::Late => {
+                        emit::count(Signal::Span, KernelCounter::OverBudget);
+                        true
+                    }
+                };
                 (&raw mut (*connection).is_skipping).write(is_skipping as u32);
             }
         } else {
@@ -213,16 +226,18 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
         };
-        let is_too_early = !is_decided && limit == 0;
-        if is_too_early && is_turn && begins_exchange((*connection).role, way) {
-            emit::count(Signal::Span, KernelCounter::OverBudget);
-        }
-        if is_too_early || (*connection).is_skipping != 0 {
+        // Where nobody knows who asks, there are no exchanges.
+        let is_too_much = matches!(wish, Wish::Late) && (*connection).role == Role::Unknown as u32;
+        if is_too_much || (*connection).is_skipping != 0 {
             (&raw mut (*connection).has_skipped).write(1);
             return message;
         }
         message.number = message.number.wrapping_add(1);
         message.turns = message.turns.wrapping_add(is_turn as u32);
+        let limit = match wish {
+            Wish::Bytes(limit) => limit,
+            Wish::Undecided | Wish::Late => CAPTURE_UNDECIDED_BYTES,
+        };
         message.wanted_bytes = if limit < length { limit } else { length };
         (&raw mut (*connection).messages).write(message.number);
         (&raw mut (*connection).turns).write(message.turns);
@@ -231,23 +246,33 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
     }
 }
 
-/// Bytes of a message that are wanted at most, and whether the daemon has said so.
+/// What the daemon wants of a message.
+enum Wish {
+    /// So many bytes at most.
+    Bytes(u32),
+    /// It has not said so yet, and may soon.
+    Undecided,
+    /// It has not said so although it had enough to do so.
+    Late,
+}
+
+/// What the daemon wants of a message.
 ///
 /// # Safety
 ///
 /// As [`keep_owner`].
 #[inline(always)]
-unsafe fn limit(connection: *mut Connection, way: Way) -> (u32, bool) {
+unsafe fn wish(connection: *mut Connection, way: Way) -> Wish {
     // SAFETY: given by the caller.
     let (connection, messages) = unsafe { ((*connection).number, (*connection).messages) };
     let decision = DECISIONS.get(place_of(connection as u32, DECISIONS_MAX)).copied().unwrap_or(0);
     if decision >> 32 == connection & 0xffff_ffff {
         return match way {
-            Way::Sent => (decision as u32 >> 16, true),
-            Way::Received => (decision as u32 & 0xffff, true),
+            Way::Sent => Wish::Bytes(decision as u32 >> 16),
+            Way::Received => Wish::Bytes(decision as u32 & 0xffff),
         };
     }
-    (if messages >= CAPTURE_UNDECIDED_MESSAGES { 0 } else { CAPTURE_UNDECIDED_BYTES }, false)
+    if messages >= CAPTURE_UNDECIDED_MESSAGES { Wish::Late } else { Wish::Undecided }
 }
 
 /// Whether a message that goes this way, after one of the other, is a request.

@@ -48,7 +48,7 @@ static SOCK_CGROUP: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// `sock_common.skc_state`
 #[unsafe(no_mangle)]
-static SOCK_STATE: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_STATE: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// States whose sockets are smaller structs without a cgroup (include/net/tcp_states.h): TIME_WAIT, NEW_SYN_RECV.
 const TIME_WAIT: u8 = 6;
