@@ -74,6 +74,10 @@ pub struct Config {
     pub prometheus: Option<PrometheusOptions>,
     /// Pages of applications that are scraped.
     pub scrape_targets: Vec<Target>,
+    /// Whether pods are scraped that ask for it by annotations.
+    pub scrape_annotations: bool,
+    /// Time between two scrapes of a page.
+    pub scrape_interval: Duration,
     /// CA certificates for those over TLS; the system's where there are none.
     pub scrape_authorities: Option<PathBuf>,
     /// What must not leave in crash records.
@@ -155,6 +159,8 @@ impl Config {
             temporality: resolved.text("otlp.metrics.temporality").parse()?,
             prometheus: metrics::prometheus(resolved)?,
             scrape_targets: metrics::targets(resolved)?,
+            scrape_annotations: resolved.flag("scrape.annotations"),
+            scrape_interval: Duration::from_millis(resolved.integer("scrape.interval_ms")),
             scrape_authorities: optional(resolved.text("scrape.certificate")).map(PathBuf::from),
             redactor: Redactor::new(resolved.table("crash.redact")).context("in crash.redact")?,
             log_level: resolved.text("log.level").to_owned(),

@@ -24,7 +24,7 @@ pub use cgroup::{CgroupName, Container, PodPlace, Runtime, pod_uid};
 pub use cri::CriSocket;
 pub use directory::{Directory, KEEP_ENDED_NS, Placement};
 pub use kubernetes::ApiAccess;
-pub use names::{NameOptions, NameThread, Names};
+pub use names::{NameOptions, NameThread, Names, NodePod};
 pub use pod::{Choice, Facts, LatePod, Pod};
 use quick_cache::unsync::Cache;
 pub use stats::NameStats;

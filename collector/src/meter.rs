@@ -15,7 +15,7 @@ use crate::io::Io;
 use crate::resource::cgroup::hierarchy::Hierarchies;
 use crate::resource::cgroup::{CgroupKey, ContainerResources, Options as CgroupOptions};
 use crate::resource::node::NodeResources;
-use crate::scrape::Scraper;
+use crate::scrape::{Discovery, Scraper};
 use crate::telemetry::cardinality::Limits;
 use crate::telemetry::{Cardinality, Metric, MetricKind, Owner, Point, Snapshot, Vocabulary};
 
@@ -73,6 +73,8 @@ pub struct Meter {
     pub server: Option<Server>,
     /// The scraper of applications.
     pub scraper: Option<Scraper>,
+    /// Who finds applications to scrape.
+    pub discovery: Option<Discovery>,
     /// Who takes a snapshot on each tick.
     pub sink: Box<dyn MetricSink>,
 }
@@ -80,7 +82,7 @@ pub struct Meter {
 impl Meter {
     /// Runs until the pipeline lets go of its end, then hands over a last snapshot.
     pub fn run(self, news: &Receiver<News>, io: Option<Io>) {
-        let Self { options, answers, server, scraper, mut sink } = self;
+        let Self { options, answers, server, scraper, mut discovery, mut sink } = self;
         let mut sources = Sources::new(&options, io, server, scraper);
         let mut last = Arc::new(Snapshot::default());
         let mut collected: Option<Instant> = None;
@@ -97,6 +99,9 @@ impl Meter {
                 }
             };
             let is_over = sources.take(news);
+            if let (Some(discovery), Some(scraper)) = (&mut discovery, &sources.scraper) {
+                discovery.turn(scraper);
+            }
             // Of a thousand containers it has some 40 MiB, and nobody gets it any more.
             if collected.is_some_and(|collected| collected.elapsed() >= FRESH) {
                 last = Arc::default();

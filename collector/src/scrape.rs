@@ -5,6 +5,7 @@
 
 mod board;
 mod client;
+mod discovery;
 mod loss;
 mod schedule;
 mod target;
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 pub use board::{HELD_BYTES_MAX, Status};
 pub use client::{Client, trust};
+pub use discovery::Discovery;
 pub use loss::{Failure, Loss, Losses};
 pub use target::{
     INTERVAL_DEFAULT, INTERVAL_MIN, Scheme, TIMEOUT_DEFAULT, Target, TargetSpec, of_annotations,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,10 +14,11 @@ use tests::agent::{Agent, Finished, STOP_MAX};
 use tests::api_server::{ApiServer, NODE};
 use tests::cgroup::Cgroup;
 use tests::cri::{Containerd, IMAGE, PodSpec};
+use tests::daemon::{Daemon, Launch, Stop};
 use tests::receiver::{Behaviour, Protocol, Receiver, free_address};
 use tests::resources::{self, Attributes, SIGNALS};
 use tests::workload::{FRAME_POINTERS, Program, utf8};
-use tests::{crash, metrics, profile};
+use tests::{crash, http, metrics, profile, tools};
 
 /// A pod's uid, unlike those of other tests.
 fn uid(number: u32) -> String {
@@ -346,6 +348,76 @@ fn without_a_server_the_runtime_names_and_the_cache_remembers() {
         profile::total(&stacks) > 100 && stacks.iter().all(|stack| stack.process == "busybox"),
         "{stacks:?}"
     );
+}
+
+/// A pod's network: a namespace of its own with one address, as a network plugin makes it.
+struct PodNetwork;
+
+impl PodNetwork {
+    const NAME: &str = "kansoku-test-pod";
+    const ADDRESS: &str = "198.18.0.2";
+
+    fn make() -> Self {
+        let network = Self;
+        for line in [
+            "netns add kansoku-test-pod",
+            "link add kansoku-pod0 type veth peer name eth0 netns kansoku-test-pod",
+            "address add 198.18.0.1/30 dev kansoku-pod0",
+            "link set kansoku-pod0 up",
+            "-netns kansoku-test-pod address add 198.18.0.2/30 dev eth0",
+            "-netns kansoku-test-pod link set eth0 up",
+        ] {
+            tools::succeed(Command::new("ip").args(line.split(' ')));
+        }
+        network
+    }
+}
+
+impl Drop for PodNetwork {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "delete", Self::NAME]).status();
+    }
+}
+
+/// A pod's own metrics go out under the pod's name, as long as it is there and asks for it.
+#[test]
+fn pods_that_ask_are_scraped() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let (api, _network) = (ApiServer::start(directory.path()), PodNetwork::make());
+    tools::write_file(&directory.path().join("metrics.txt"), b"# TYPE till_sales gauge\ntill_sales 7\n");
+    let log = directory.path().join("web.log");
+    let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+    let serve =
+        ["netns", "exec", PodNetwork::NAME, "python3", "-u", "-m", "http.server", "8000", "--directory"];
+    let words: Vec<&str> = serve.into_iter().chain([utf8(directory.path())]).collect();
+    let mut web = Daemon::start(&tools::require("ip", "iproute2"), &words, launch);
+    let address = format!("{}:8000", PodNetwork::ADDRESS).parse().expect("an address");
+    web.wait_until("the pod", || http::get(address, "/", &[]).is_ok());
+    let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
+    let settings =
+        [&api.setting(), "kubernetes.cri_socket=none", "scrape.annotations=true", "scrape.interval_ms=1000"];
+    let agent = start(directory.path(), &receiver, &settings);
+    let mut pod = api_pod("shop", "till", "x", &uid(301));
+    pod["metadata"]["annotations"] =
+        json!({"prometheus.io/scrape": "true", "prometheus.io/path": "/metrics.txt"});
+    pod["spec"]["containers"] = json!([{"name": "c", "ports": [{"containerPort": 8000}]}]);
+    pod["status"] = json!({"phase": "Running", "podIP": PodNetwork::ADDRESS});
+    api.put(&pod);
+    std::thread::sleep(Duration::from_secs(5));
+    let scrapes = || web.log().matches("GET /metrics").count();
+    assert!(scrapes() >= 2, "{}", web.log());
+    api.control(&json!({"delete": "shop/till-7d9c5-x"}));
+    std::thread::sleep(Duration::from_secs(3));
+    let before = scrapes();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(scrapes(), before, "a pod that is gone is not scraped");
+    stop(agent);
+    let points = metrics::points(&receiver.metrics(), "till_sales");
+    let point = points.first().unwrap_or_else(|| panic!("nothing was forwarded"));
+    let names = ["service.name", "k8s.pod.name", "k8s.deployment.name", "k8s.pod.uid", "k8s.container.name"];
+    let pod = uid(301);
+    assert_eq!(names.map(|name| point.attribute(name)), ["till", "till-7d9c5-x", "till", &pod, ""]);
+    assert_eq!(point.value, 7.0);
 }
 
 /// Twenty pods a second, each there for a second: all are named, and in time.

@@ -8,12 +8,13 @@ use super::run::Output;
 use crate::config::Config;
 use crate::export::HostResource;
 use crate::export::prometheus::{PrometheusOptions, Server, SnapshotAnswers, SnapshotRequests};
+use crate::identity::Names;
 use crate::meter::{Meter, MetricSink};
-use crate::scrape::{Client, Limits, Scraper, trust};
+use crate::scrape::{Client, Discovery, Limits, Scraper, trust};
 use crate::telemetry::{Snapshot, Text};
 
 /// Wires the meter.
-pub(super) fn meter(config: &Config, output: &Output) -> Meter {
+pub(super) fn meter(config: &Config, output: &Output, names: &Names) -> Meter {
     let (server, answers) = endpoint(config);
     let scraper = match scraper(config) {
         Ok(scraper) => scraper,
@@ -26,7 +27,10 @@ pub(super) fn meter(config: &Config, output: &Output) -> Meter {
         Some(exporter) => Box::new(exporter),
         None => Box::new(Nobody),
     };
-    Meter { options: config.meter.clone(), answers, server, scraper, sink }
+    let pods = names.node_pods().filter(|_| config.scrape_annotations);
+    let fixed = config.scrape_targets.clone();
+    let discovery = pods.map(|pods| Discovery::new(fixed, config.scrape_interval, pods));
+    Meter { options: config.meter.clone(), answers, server, scraper, discovery, sink }
 }
 
 /// Metrics wait for scrapes alone.
@@ -68,7 +72,7 @@ fn start(options: &PrometheusOptions, config: &Config, requests: SnapshotRequest
 }
 
 fn scraper(config: &Config) -> Result<Option<Scraper>> {
-    if config.scrape_targets.is_empty() {
+    if config.scrape_targets.is_empty() && !config.scrape_annotations {
         return Ok(None);
     }
     let tls = trust(config.scrape_authorities.as_deref()).context("in scrape.certificate")?;

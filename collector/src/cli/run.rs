@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     };
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
-    let dumps = start_dumps(&config, names);
+    let dumps = start_dumps(&config, names.clone());
     let crash = config.kernel.watch_crashes.then(|| CrashSetup {
         sink: Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger))),
         options: config.crash.clone(),
@@ -65,7 +65,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         dumps: dumps.as_ref().map(DumpService::store),
         dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
     });
-    let meter = metric_output::meter(&config, &output);
+    let meter = metric_output::meter(&config, &output, &names);
+    drop(names);
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, Some(meter), ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);

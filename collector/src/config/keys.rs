@@ -304,6 +304,13 @@ pub fn keys() -> Vec<Key> {
             "Prometheus pages of applications to forward over OTLP: names and URLs.",
         ),
         key(
+            "scrape.annotations",
+            Kind::Flag,
+            "false",
+            "Scrape this node's pods too that ask for it: prometheus.io/scrape, port, path, scheme and param_*. Needs the API \
+             server.",
+        ),
+        key(
             "scrape.interval_ms",
             Kind::Integer(1_000, 3_600_000),
             "60000",

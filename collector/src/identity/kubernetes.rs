@@ -4,6 +4,7 @@
 //! going away: a server that is absent, slow or says no is asked again, ever more seldom.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,12 @@ const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
 
 /// How long the server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// `status.phase` of a pod whose containers were started.
+const RUNNING: &str = "Running";
+
+/// Ports of a pod that are remembered.
+const PORTS_MAX: usize = 32;
 
 /// Pods in one page of the first list.
 const PAGE_PODS: u32 = 100;
@@ -79,6 +86,10 @@ pub struct ApiPod {
     pub node_uid: String,
     /// Its containers by id, those that ran before included.
     pub containers: Vec<(String, Facts)>,
+    /// Its address, while it runs.
+    pub address: Option<IpAddr>,
+    /// The ports that its containers name.
+    pub ports: Vec<u16>,
 }
 
 /// Where the API server is and how it is asked; `None` if this is no pod and nobody named one.
@@ -162,12 +173,35 @@ struct SlimPod {
     #[serde(default)]
     metadata: ObjectMeta,
     #[serde(default)]
+    spec: SlimSpec,
+    #[serde(default)]
     status: SlimStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SlimSpec {
+    containers: Vec<SlimPorts>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SlimPorts {
+    ports: Vec<SlimPort>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimPort {
+    container_port: u16,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
     container_statuses: Vec<SlimContainer>,
     init_container_statuses: Vec<SlimContainer>,
     ephemeral_container_statuses: Vec<SlimContainer>,
@@ -230,7 +264,7 @@ impl kube::Resource for SlimPod {
 
 impl ApiPod {
     fn of(pod: SlimPod) -> Self {
-        let SlimPod { metadata, status } = pod;
+        let SlimPod { metadata, spec, status } = pod;
         let owners = metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
         let facts = Facts {
@@ -243,13 +277,17 @@ impl ApiPod {
             has_metadata: true,
             ..Facts::default()
         };
+        let address = status.pod_ip.as_ref().filter(|_| status.phase == RUNNING);
+        let address = address.and_then(|address| address.parse().ok());
+        let ports = spec.containers.iter().flat_map(|container| &container.ports);
+        let ports = ports.take(PORTS_MAX).map(|port| port.container_port).collect();
         let statuses = status
             .container_statuses
             .into_iter()
             .chain(status.init_container_statuses)
             .chain(status.ephemeral_container_statuses);
         let node_uid = facts.annotations.get(CONFIG_HASH).unwrap_or(&facts.uid).clone();
-        Self { containers: statuses.flat_map(containers).collect(), node_uid, facts }
+        Self { containers: statuses.flat_map(containers).collect(), node_uid, facts, address, ports }
     }
 }
 

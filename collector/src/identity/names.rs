@@ -4,7 +4,8 @@
 //! Nobody waits here: who asks gets a place that is filled in later, once all sources that can be reached have been heard.
 //! Refuses: guesses, and more than `WAITING_MAX` open questions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -13,10 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cache::Cache;
-use super::kubernetes::{self, ApiAccess, ApiEvent};
+use super::kubernetes::{self, ApiAccess, ApiEvent, ApiPod};
 use super::pods::Pods;
 use super::stats::{NameStats, Source};
 use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri, log_path};
@@ -45,6 +47,9 @@ const RETRY_NS: u64 = 100_000_000;
 const BUSY_TURN: Duration = Duration::from_millis(50);
 const IDLE_TURN: Duration = Duration::from_secs(5);
 
+/// How often pods are published while they change.
+const PUBLISH_NS: u64 = 1_000_000_000;
+
 /// How often new names are written to disk.
 const SAVE_NS: u64 = 5_000_000_000;
 
@@ -69,7 +74,21 @@ pub struct NameOptions {
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     requests: Option<Sender<Request>>,
+    node_pods: Option<watch::Receiver<Arc<[NodePod]>>>,
     stats: Arc<NameStats>,
+}
+
+/// A pod of this node with an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePod {
+    /// The pod itself, of no container.
+    pub pod: Pod,
+    /// Its address.
+    pub address: IpAddr,
+    /// The ports that its containers name.
+    pub ports: Vec<u16>,
+    /// `metadata.annotations`
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The thread that finds them. It ends when nobody can ask any more.
@@ -94,12 +113,13 @@ impl Names {
         let stats = Arc::new(NameStats::new(crate::clock::unix_ns()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot make the runtime that finds names")?;
-        let finder = Finder::new(options, Arc::clone(&stats));
+        let (publish, node_pods) = watch::channel(Arc::default());
+        let finder = Finder::new(options, publish, Arc::clone(&stats));
         let thread = Builder::new()
             .name("names".to_owned())
             .spawn(move || run(&runtime, finder, input))
             .context("cannot start the thread that finds names")?;
-        Ok((Self { requests: Some(requests), stats }, NameThread(thread)))
+        Ok((Self { requests: Some(requests), node_pods: Some(node_pods), stats }, NameThread(thread)))
     }
 
     /// The place of a container's pod, which is filled in when it is found. Records wait only for what is certainly in a pod.
@@ -120,6 +140,11 @@ impl Names {
                 LatePod::default()
             }
         }
+    }
+
+    /// This node's pods as the API server tells them, anew whenever they change; `None` where nobody asks it.
+    pub fn node_pods(&self) -> Option<watch::Receiver<Arc<[NodePod]>>> {
+        self.node_pods.clone()
     }
 
     /// How many were found, by which source and how late.
@@ -146,9 +171,10 @@ fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
     runtime.block_on(async {
         let (sender, mut events) = channel(64);
         // The sender stays here, so that the channel is open where there is no server.
-        let _watch = tokio::spawn(watch(finder.options.clone(), sender.clone()));
+        let _watch = tokio::spawn(watch_api(finder.options.clone(), sender.clone()));
         loop {
-            let pause = if finder.waiting.is_empty() { IDLE_TURN } else { BUSY_TURN };
+            let is_idle = finder.waiting.is_empty() && !finder.has_changed;
+            let pause = if is_idle { IDLE_TURN } else { BUSY_TURN };
             tokio::select! {
                 request = input.recv() => match request {
                     Some(request) => finder.ask(request),
@@ -166,7 +192,7 @@ fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
     });
 }
 
-async fn watch(options: NameOptions, events: Sender<ApiEvent>) {
+async fn watch_api(options: NameOptions, events: Sender<ApiEvent>) {
     match kubernetes::config(&options.api).await {
         Ok(Some(config)) => kubernetes::watch(config, options.node, events).await,
         Ok(None) => {}
@@ -212,13 +238,17 @@ struct Finder {
     lookups: JoinSet<(String, Result<Option<Facts>>)>,
     api: Api,
     pods: Pods,
+    publish: watch::Sender<Arc<[NodePod]>>,
+    /// Whether pods changed since they were published, at the time after it.
+    has_changed: bool,
+    published_ns: u64,
     cache: Cache,
     saved_ns: u64,
     stats: Arc<NameStats>,
 }
 
 impl Finder {
-    fn new(options: NameOptions, stats: Arc<NameStats>) -> Self {
+    fn new(options: NameOptions, publish: watch::Sender<Arc<[NodePod]>>, stats: Arc<NameStats>) -> Self {
         Self {
             api: if options.api.is_there() { Api::Beginning } else { Api::Absent },
             cache: Cache::open(options.cache.clone()),
@@ -227,6 +257,9 @@ impl Finder {
             waiting: HashMap::new(),
             lookups: JoinSet::new(),
             pods: Pods::default(),
+            publish,
+            has_changed: false,
+            published_ns: 0,
             saved_ns: 0,
             stats,
         }
@@ -261,6 +294,7 @@ impl Finder {
     }
 
     fn on_api(&mut self, event: ApiEvent) {
+        self.has_changed = true;
         match event {
             ApiEvent::Begin => self.pods.begin(),
             ApiEvent::Live => {
@@ -307,6 +341,7 @@ impl Finder {
     /// Asks the runtime what is due, tells what is known, and gives up what is too old.
     fn turn(&mut self, now_ns: u64) {
         self.look_up(now_ns);
+        self.publish(now_ns);
         let Self { waiting, pods, api, cache, stats, options, roots, .. } = self;
         waiting.retain(|id, waiting| {
             let age_ns = now_ns.saturating_sub(waiting.asked_ns);
@@ -330,6 +365,25 @@ impl Finder {
             self.saved_ns = now_ns;
             self.save();
         }
+    }
+
+    /// Tells the pods that are there, if they changed.
+    fn publish(&mut self, now_ns: u64) {
+        if !self.has_changed || now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
+            return;
+        }
+        (self.has_changed, self.published_ns) = (false, now_ns);
+        let node_pod = |pod: &ApiPod| {
+            let facts = Facts { container: Some(String::new()), ..pod.facts.clone() };
+            Some(NodePod {
+                pod: Pod::of(&facts, &self.options.choice),
+                address: pod.address?,
+                ports: pod.ports.clone(),
+                annotations: pod.facts.annotations.clone(),
+            })
+        };
+        let pods: Vec<NodePod> = self.pods.present().filter_map(node_pod).collect();
+        self.publish.send_replace(pods.into());
     }
 
     fn look_up(&mut self, now_ns: u64) {

@@ -60,6 +60,11 @@ impl Pods {
         }
     }
 
+    /// Those that are there.
+    pub fn present(&self) -> impl Iterator<Item = &ApiPod> {
+        self.pods.values().filter(|pod| !self.gone.contains(&pod.node_uid))
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.pods.len()
@@ -110,6 +115,7 @@ mod tests {
             },
             node_uid: uid.to_owned(),
             containers: containers.iter().map(container).collect(),
+            ..ApiPod::default()
         }
     }
 

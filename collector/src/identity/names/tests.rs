@@ -10,7 +10,11 @@ fn finder(api: Api) -> Finder {
         api: ApiAccess::Off,
         ..NameOptions::default()
     };
-    Finder { api, roots: vec!["/nowhere".into()], ..Finder::new(options, Arc::default()) }
+    Finder {
+        api,
+        roots: vec!["/nowhere".into()],
+        ..Finder::new(options, watch::channel(Arc::default()).0, Arc::default())
+    }
 }
 
 /// Asks for a container of a pod at 0.
@@ -38,7 +42,7 @@ fn api_pod(uid: &str) -> ApiEvent {
         has_metadata: true,
         ..Facts::of_pod("shop", "cart-1", uid, "")
     };
-    ApiEvent::Pod(Box::new(kubernetes::ApiPod { facts, node_uid: uid.to_owned(), containers: Vec::new() }))
+    ApiEvent::Pod(Box::new(ApiPod { facts, node_uid: uid.to_owned(), ..ApiPod::default() }))
 }
 
 fn service(place: &LatePod) -> Option<&str> {
@@ -115,10 +119,7 @@ fn two_pods_of_one_name_are_two_and_a_new_one_is_not_the_old() {
     }
     finder.turn(1);
     assert_eq!((service(&old), service(&new)), (Some("cart"), None));
-    finder.on_api(ApiEvent::Gone(Box::new(kubernetes::ApiPod {
-        node_uid: "12".to_owned(),
-        ..Default::default()
-    })));
+    finder.on_api(ApiEvent::Gone(Box::new(ApiPod { node_uid: "12".to_owned(), ..Default::default() })));
     finder.on_api(api_pod("34"));
     finder.turn(2);
     assert_eq!(new.get().map(|pod| pod.uid.as_str()), Some("34"));
