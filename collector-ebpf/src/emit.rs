@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use collector_common::limits::{
-    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, FLOW_RING_RESERVE_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT,
-    SLOW_RING_BYTES,
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, FLOW_RING_RESERVE_BYTES, PROCESS_RING_BYTES,
+    SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 

@@ -123,7 +123,8 @@ done
 KANSOKU_LOG_LEVEL=info,collector::cli=debug kansoku run > /tmp/metrics.log 2>&1 &
 agent=$!
 until grep -q hooked /tmp/metrics.log; do sleep 1; done
-sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; dd if=/dev/zero of=/dev/null bs=512 count=777; sleep 20\" &
+sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; dd if=/dev/zero of=/dev/null bs=512 count=777; touch /tmp/read; sleep 20\" &
+until [ -e /tmp/read ]; do sleep 1; done
 sleep 6
 wget -qO /tmp/metrics.txt http://127.0.0.1:9464/metrics || exit 1
 kill $agent
