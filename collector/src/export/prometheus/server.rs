@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -235,7 +235,15 @@ impl Endpoint {
 
 fn bind(address: &SocketAddr) -> Result<StdTcpListener> {
     let port = address.port();
-    let listener = StdTcpListener::bind(address).map_err(|error| match error.kind() {
+    let bound = StdTcpListener::bind(address);
+    let bound = match &bound {
+        // All addresses of a node without IPv6 are those of IPv4: `:9464` must do in every cluster.
+        Err(error) if is_without_ipv6(error) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            StdTcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        }
+        _ => bound,
+    };
+    let listener = bound.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow!(
             "{address} of the Prometheus endpoint is in use: end the program that has it \
              (`ss -ltnp 'sport = :{port}'` names it) or listen on another port"
@@ -250,6 +258,11 @@ fn bind(address: &SocketAddr) -> Result<StdTcpListener> {
     })?;
     listener.set_nonblocking(true).with_context(|| format!("cannot listen on {address}"))?;
     Ok(listener)
+}
+
+/// Booted with `ipv6.disable=1`, or with `disable_ipv6` set on all interfaces.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 fn unix_ns() -> u64 {

@@ -109,6 +109,17 @@ fn answers() {
 }
 
 #[test]
+fn all_addresses_are_those_of_ipv4_too() {
+    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let server = server(PrometheusOptions { listen: vec![all], ..options() }, 1, Timeouts::default());
+    let port = server.addresses()[0].port();
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    let error = std::io::Error::from_raw_os_error;
+    assert!(is_without_ipv6(&error(libc::EAFNOSUPPORT)) && is_without_ipv6(&error(libc::EADDRNOTAVAIL)));
+    assert!(!is_without_ipv6(&error(libc::EADDRINUSE)) && !is_without_ipv6(&error(libc::EACCES)));
+}
+
+#[test]
 fn credentials() {
     let basic = Some(("me".to_owned(), "secret".to_owned()));
     let server = server(PrometheusOptions { basic, ..options() }, 1, Timeouts::default());
