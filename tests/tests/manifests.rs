@@ -13,11 +13,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::agent::{self, STOP_MAX};
+use tests::container::Container;
 use tests::endpoint;
 use tests::prometheus::{Prometheus, Scrape};
 use tests::promql;
 use tests::tools;
-use tests::workload::utf8;
+use tests::workload::{FRAME_POINTERS, Program, utf8};
+
+/// The id of a container that uses a CPU.
+const SPINNING: &str = "5d1a7e3c90b84f26a1c3e5f7092b4d6e8fa0c2e4b6d8f01325476981acbdcedf";
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -316,11 +320,18 @@ fn the_agent_in_the_container_of_the_daemonset() {
     let print = String::from_utf8_lossy(&print.stdout);
     assert!(print.contains("file /etc/kansoku/config.yaml"), "{print}");
     run(&["/usr/local/bin/kansoku", "run", "--duration", "3s"]);
-    // What the plugin does for a profile, in one container: the folder for it can be written.
-    let profile = "/tmp/profile.html";
-    run(&["/usr/local/bin/kansoku", "profile", "--duration", "2s", "--output", profile]);
+    // What the plugin does for a profile. Names come from another container's files and cgroup: the agent sees the node, for
+    // all that it has a cgroup namespace of its own.
+    let program = Program::c("spin.c", &[FRAME_POINTERS, &["-static"]].concat());
+    let workload = TempDir::new().expect("a temporary directory");
+    let mut spinning = Container::prepare(workload.path(), program.path(), &["/opt/spin", "60"], SPINNING);
+    spinning.start();
+    let profile = "/tmp/profile.folded";
+    let by_id = ["--container", &SPINNING[..12], "--duration", "3s", "--output", profile];
+    run(&[&["/usr/local/bin/kansoku", "profile"], by_id.as_slice()].concat());
     let fetched = run(&["/usr/local/bin/cat", profile]);
-    assert!(String::from_utf8_lossy(&fetched.stdout).contains("<html"), "no flame graph in {profile}");
+    let fetched = String::from_utf8_lossy(&fetched.stdout);
+    assert!(fetched.contains("spin_seventy"), "{fetched}");
     run(&["/usr/local/bin/rm", "-f", profile]);
 }
 
