@@ -123,7 +123,8 @@ fn a_pod_asks_by_annotation() {
         let cache = format!("kubernetes.cache={}", utf8(&directory.path().join("names.json")));
         let node = format!("kubernetes.node_name={NODE}");
         let pattern_key = format!("dump.pattern={way}");
-        let names = [&api.setting(), &cache, &node, "kubernetes.cri_socket=none"];
+        let names =
+            [&api.setting(), &cache, &node, "kubernetes.cri_socket=none", "dump.annotation_max=minidump"];
         let agent = start(&spool, directory.path(), &[&names[..], &[&pattern_key]].concat());
         let cgroup = Cgroup::make(&format!("kubepods/besteffort/pod{uid}/{id}"));
         // It is known, and on disk, once it has been seen for a while.

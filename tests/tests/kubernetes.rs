@@ -109,8 +109,7 @@ fn every_signal_names_its_pod() {
     let directory = TempDir::new().expect("a temporary directory");
     let (api, containerd) = (ApiServer::start(directory.path()), Containerd::start(directory.path()));
     let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
-    let settings =
-        [&api.setting(), &containerd.setting(), "kubernetes.labels=tier", "dump.annotation_max=record"];
+    let settings = [&api.setting(), &containerd.setting(), "kubernetes.labels=tier"];
     let agent = start(directory.path(), &receiver, &settings);
 
     let port = free_address().port().to_string();

@@ -610,8 +610,9 @@ fn containers_come_and_go() {
         for index in 0..CONTAINERS {
             let container = ContainerCgroup::make(&format!("c0{index:04}"));
             container.run(command(&[path, "reused"]));
-            // What lives for less than 100 ms is gone before the agent looks; a busy machine needs some more.
+            // What lives for less than 100 ms is gone before the agent looks; a busy machine needs some more, a fast one a pause.
             alive.push_back(container);
+            std::thread::sleep(Duration::from_millis(5));
             if alive.len() > ALIVE {
                 alive.pop_front();
             }

@@ -137,7 +137,7 @@ pub fn keys() -> Vec<Key> {
         key(
             "dump.annotation_max",
             Kind::Choice(&["none", "record", "minidump", "core"]),
-            "minidump",
+            "record",
             "The most that a pod may ask for itself with the annotation kansoku.io/dump, or kansoku.io/dump.CONTAINER. none: \
              its annotations count for nothing.",
         ),

@@ -10,6 +10,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use crate::identity::Subject;
 use crate::telemetry::{Endpoint, Owner};
 
+/// Attributes of resources that are numbers.
+const NUMBERS: [&str; 2] = ["k8s.container.restart_count", "server.port"];
+
 /// Attributes of the host and those that the user added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostResource {
@@ -50,8 +53,7 @@ impl HostResource {
         let own: Vec<(&str, &str)> = own.collect();
         let of_host = self.attributes.iter().filter(|(key, _)| own.iter().all(|(name, _)| name != key));
         let of_host = of_host.map(|(key, value)| (key.as_str(), value.as_str()));
-        let attributes =
-            own.iter().copied().chain(of_host).map(|(key, value)| attribute(key, value.to_owned())).collect();
+        let attributes = own.iter().copied().chain(of_host).map(|(key, value)| typed(key, value)).collect();
         Resource { attributes, ..Resource::default() }
     }
 
@@ -70,7 +72,7 @@ impl HostResource {
         };
         for (key, value) in &endpoint.attributes {
             resource.attributes.retain(|known| known.key != *key);
-            resource.attributes.push(attribute(key, value.to_string()));
+            resource.attributes.push(typed(key, value));
         }
         resource
     }
@@ -103,6 +105,18 @@ pub fn attribute(key: &str, value: String) -> KeyValue {
         key: key.to_owned(),
         value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
         ..KeyValue::default()
+    }
+}
+
+/// An attribute of a resource: a number where the conventions have one, else a text.
+fn typed(key: &str, value: &str) -> KeyValue {
+    match value.parse() {
+        Ok(number) if NUMBERS.contains(&key) => KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue { value: Some(Value::IntValue(number)) }),
+            ..KeyValue::default()
+        },
+        _ => attribute(key, value.to_owned()),
     }
 }
 

@@ -180,7 +180,7 @@ fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
                     Some(request) => finder.ask(request),
                     None => break,
                 },
-                Some(event) = events.recv() => finder.on_api(event),
+                Some(event) = events.recv() => finder.on_api(event, monotonic_ns()),
                 Some(Ok((id, answer))) = finder.lookups.join_next(), if !finder.lookups.is_empty() => {
                     finder.on_runtime(&id, answer);
                 }
@@ -237,6 +237,8 @@ struct Finder {
     waiting: HashMap<String, Waiting>,
     lookups: JoinSet<(String, Result<Option<Facts>>)>,
     api: Api,
+    /// Since when the API server gives errors.
+    down_since_ns: Option<u64>,
     pods: Pods,
     publish: watch::Sender<Arc<[NodePod]>>,
     /// Whether pods changed since they were published, at the time after it.
@@ -256,6 +258,7 @@ impl Finder {
             roots: super::roots(),
             waiting: HashMap::new(),
             lookups: JoinSet::new(),
+            down_since_ns: None,
             pods: Pods::default(),
             publish,
             has_changed: false,
@@ -273,6 +276,9 @@ impl Finder {
             return self.stats.count_named(Source::Cache, 0);
         }
         if let Some(waiting) = self.waiting.get_mut(&container_id) {
+            if waiting.is_late {
+                place.stop_waiting();
+            }
             return waiting.places.push(place);
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -293,7 +299,7 @@ impl Finder {
         self.waiting.insert(container_id, waiting);
     }
 
-    fn on_api(&mut self, event: ApiEvent) {
+    fn on_api(&mut self, event: ApiEvent, now_ns: u64) {
         self.has_changed = true;
         match event {
             ApiEvent::Begin => self.pods.begin(),
@@ -303,19 +309,19 @@ impl Finder {
                     let (pods, node) = (self.pods.len(), &self.options.node);
                     tracing::info!(pods, node, "the API server tells this node's pods");
                 }
-                self.api = Api::Live;
+                (self.api, self.down_since_ns) = (Api::Live, None);
             }
             ApiEvent::Down(why) => {
-                if self.api != Api::Absent {
-                    tracing::warn!(
-                        why,
-                        "the API server does not tell this node's pods: the runtime alone names them"
-                    );
+                if self.down_since_ns.is_none() {
+                    tracing::warn!(why, "the API server does not tell this node's pods; it is asked again");
                 }
-                self.api = Api::Absent;
+                self.down_since_ns.get_or_insert(now_ns);
                 self.stats.count_api_error();
             }
-            ApiEvent::Pod(pod) => self.pods.insert(*pod),
+            ApiEvent::Pod(pod) => {
+                self.down_since_ns = None;
+                self.pods.insert(*pod);
+            }
             ApiEvent::Gone(pod) => self.pods.gone(&pod.node_uid),
         }
     }
@@ -342,13 +348,18 @@ impl Finder {
     fn turn(&mut self, now_ns: u64) {
         self.look_up(now_ns);
         self.publish(now_ns);
-        let Self { waiting, pods, api, cache, stats, options, roots, .. } = self;
+        // A server that answers again within the time that records wait is waited for.
+        let is_down = self.down_since_ns.is_some_and(|since_ns| now_ns.saturating_sub(since_ns) >= WAIT_NS);
+        let is_absent = self.api == Api::Absent || is_down;
+        let Self { waiting, pods, cache, stats, options, roots, .. } = self;
         waiting.retain(|id, waiting| {
             let age_ns = now_ns.saturating_sub(waiting.asked_ns);
-            if age_ns >= WAIT_NS && !waiting.is_late {
+            let by_api = waiting.by_api(id, pods);
+            let is_all_heard = waiting.is_heard && (by_api.is_some() || is_absent);
+            if (is_all_heard || age_ns >= WAIT_NS) && !waiting.is_late {
                 waiting.give_up_waiting(id, roots, stats);
             }
-            let Some((facts, source)) = waiting.answer(id, *api, pods) else {
+            let Some((facts, source)) = waiting.answer(by_api) else {
                 let is_given_up = age_ns >= SEARCH_NS;
                 if is_given_up && waiting.pod_uid.is_some() {
                     stats.count_unnamed();
@@ -427,9 +438,11 @@ impl Waiting {
         self.lookup_delay_ns = self.lookup_delay_ns.saturating_mul(2);
     }
 
-    /// Records go on without a name from now on. What comes later is for those after them.
+    /// Nobody is left to hear, or it takes too long: what is known must do. Records go on without a name if that is nothing;
+    /// what comes later is for those after them.
     fn give_up_waiting(&mut self, container_id: &str, roots: &[PathBuf], stats: &NameStats) {
         self.is_late = true;
+        self.places.iter().for_each(LatePod::stop_waiting);
         if !self.facts.are_enough()
             && let Some(facts) = roots.iter().find_map(|root| log_path::facts_of(container_id, root))
         {
@@ -441,19 +454,19 @@ impl Waiting {
         }
     }
 
-    /// The pod, once everybody was heard who may say something of it, or waiting is over.
-    fn answer(&self, container_id: &str, api: Api, pods: &Pods) -> Option<(Facts, Source)> {
+    /// What the API server told of it.
+    fn by_api(&self, container_id: &str, pods: &Pods) -> Option<Facts> {
         let uid = self.pod_uid.as_ref().or(Some(&self.facts.uid).filter(|uid| !uid.is_empty()));
-        let by_api = pods.of(container_id, uid.map(String::as_str), &self.facts);
-        let is_all_heard = self.is_heard && (by_api.is_some() || api == Api::Absent);
-        if !is_all_heard && !self.is_late {
-            return None;
-        }
+        pods.of(container_id, uid.map(String::as_str), &self.facts)
+    }
+
+    /// The pod, once what is known must do.
+    fn answer(&self, by_api: Option<Facts>) -> Option<(Facts, Source)> {
         let found = match by_api {
             Some(facts) => (facts, Source::Api),
             None => (self.facts.clone(), self.source),
         };
-        Some(found).filter(|(facts, _)| facts.are_enough())
+        Some(found).filter(|(facts, _)| self.is_late && facts.are_enough())
     }
 }
 

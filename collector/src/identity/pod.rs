@@ -5,6 +5,7 @@
 //! Source: OpenTelemetry semantic conventions, "Specify resource attributes using Kubernetes annotations".
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -100,8 +101,10 @@ pub struct LatePod(Option<Arc<Place>>);
 #[derive(Debug)]
 struct Place {
     pod: OnceLock<Pod>,
+    /// Whether its container is certainly in a pod.
+    is_expected: bool,
     /// Until when records wait for it, `CLOCK_MONOTONIC`; 0 if none does.
-    until_ns: u64,
+    until_ns: AtomicU64,
 }
 
 impl Facts {
@@ -174,7 +177,15 @@ impl LatePod {
 
     /// A pod that a source may tell; records wait for it until then.
     pub fn awaited(until_ns: u64) -> Self {
-        Self(Some(Arc::new(Place { pod: OnceLock::new(), until_ns })))
+        let (pod, is_expected) = (OnceLock::new(), until_ns != 0);
+        Self(Some(Arc::new(Place { pod, is_expected, until_ns: until_ns.into() })))
+    }
+
+    /// Nobody is left who may tell it soon: records go on without it.
+    pub fn stop_waiting(&self) {
+        if let Some(place) = &self.0 {
+            place.until_ns.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Tells it. The first one stays.
@@ -191,12 +202,14 @@ impl LatePod {
 
     /// Whether records shall wait for it.
     pub fn is_awaited(&self, now_ns: u64) -> bool {
-        self.0.as_ref().is_some_and(|place| now_ns < place.until_ns && place.pod.get().is_none())
+        self.0
+            .as_ref()
+            .is_some_and(|place| now_ns < place.until_ns.load(Ordering::Relaxed) && place.pod.get().is_none())
     }
 
     /// Whether its container is one of a pod by all that is known.
     pub fn is_expected(&self) -> bool {
-        self.0.as_ref().is_some_and(|place| place.until_ns != 0 || place.pod.get().is_some())
+        self.0.as_ref().is_some_and(|place| place.is_expected || place.pod.get().is_some())
     }
 }
 

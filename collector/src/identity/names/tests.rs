@@ -19,12 +19,16 @@ fn finder(api: Api) -> Finder {
 
 /// Asks for a container of a pod at 0.
 fn ask(finder: &mut Finder, container_id: &str, pod_uid: Option<&str>) -> LatePod {
-    let place = LatePod::awaited(WAIT_NS);
+    ask_at(finder, container_id, pod_uid, 0)
+}
+
+fn ask_at(finder: &mut Finder, container_id: &str, pod_uid: Option<&str>, asked_ns: u64) -> LatePod {
+    let place = LatePod::awaited(asked_ns + WAIT_NS);
     finder.ask(Request {
         container_id: container_id.to_owned(),
         pod_uid: pod_uid.map(str::to_owned),
         place: place.clone(),
-        asked_ns: 0,
+        asked_ns,
     });
     // Nobody is really asked here.
     finder.waiting.values_mut().for_each(|waiting| waiting.lookup_ns = None);
@@ -70,7 +74,7 @@ fn both_are_heard_where_both_are() {
     finder.on_runtime("a", Ok(Some(cri(3))));
     finder.turn(1);
     assert_eq!(service(&place), None, "the server may say more");
-    finder.on_api(api_pod("12"));
+    finder.on_api(api_pod("12"), 0);
     finder.turn(2);
     assert_eq!((service(&place), place.get().and_then(|pod| pod.restart_count)), (Some("cart"), Some(3)));
 }
@@ -78,7 +82,7 @@ fn both_are_heard_where_both_are() {
 #[test]
 fn the_server_alone_is_not_enough_without_the_containers_name() {
     let mut finder = finder(Api::Live);
-    finder.on_api(api_pod("12"));
+    finder.on_api(api_pod("12"), 0);
     let place = ask(&mut finder, "a", Some("12"));
     finder.on_runtime("a", Err(anyhow::anyhow!("hangs")));
     finder.turn(WAIT_NS);
@@ -100,27 +104,31 @@ fn a_server_that_says_nothing_is_waited_for_5_s() {
         finder.turn(WAIT_NS);
         assert_eq!(service(&place), Some("web"), "{api:?}");
     }
-    // Once it is known to be down, nobody waits.
-    let mut finder = finder(Api::Beginning);
-    let place = ask(&mut finder, "a", Some("12"));
-    finder.on_runtime("a", Ok(Some(cri(0))));
-    finder.on_api(ApiEvent::Down("403".to_owned()));
-    finder.turn(1);
-    assert_eq!(service(&place), Some("web"));
+    // One that gives errors may answer again, until it gave them for as long as records wait.
+    let mut finder = finder(Api::Live);
+    finder.on_api(ApiEvent::Down("403".to_owned()), 1);
+    let mut named_at = |asked_ns: u64, now_ns: u64| {
+        let place = ask_at(&mut finder, &asked_ns.to_string(), Some("12"), asked_ns);
+        finder.on_runtime(&asked_ns.to_string(), Ok(Some(cri(0))));
+        finder.turn(now_ns);
+        service(&place).is_some()
+    };
+    assert!(!named_at(2, 3));
+    assert!(named_at(WAIT_NS + 1, WAIT_NS + 2));
 }
 
 #[test]
 fn two_pods_of_one_name_are_two_and_a_new_one_is_not_the_old() {
     let mut finder = finder(Api::Live);
-    finder.on_api(api_pod("12"));
+    finder.on_api(api_pod("12"), 0);
     let (old, new) = (ask(&mut finder, "a", Some("12")), ask(&mut finder, "b", Some("34")));
     for (id, uid) in [("a", "12"), ("b", "34")] {
         finder.on_runtime(id, Ok(Some(Facts { uid: uid.to_owned(), ..cri(0) })));
     }
     finder.turn(1);
     assert_eq!((service(&old), service(&new)), (Some("cart"), None));
-    finder.on_api(ApiEvent::Gone(Box::new(ApiPod { node_uid: "12".to_owned(), ..Default::default() })));
-    finder.on_api(api_pod("34"));
+    finder.on_api(ApiEvent::Gone(Box::new(ApiPod { node_uid: "12".to_owned(), ..Default::default() })), 0);
+    finder.on_api(api_pod("34"), 0);
     finder.turn(2);
     assert_eq!(new.get().map(|pod| pod.uid.as_str()), Some("34"));
     // Late records of the old one are still named.
