@@ -37,6 +37,9 @@ const WAITING_MAX: usize = 8_192;
 /// Questions that wait to be heard.
 const REQUESTS_MAX: usize = 4_096;
 
+/// What the API server told and was not heard yet; above it the watch waits.
+const EVENTS_MAX: usize = 64;
+
 /// Questions that the runtime is asked at once.
 const LOOKUPS_MAX: usize = 8;
 
@@ -169,7 +172,7 @@ impl NameThread {
 
 fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
     runtime.block_on(async {
-        let (sender, mut events) = channel(64);
+        let (sender, mut events) = channel(EVENTS_MAX);
         // The sender stays here, so that the channel is open where there is no server.
         let _watch = tokio::spawn(watch_api(finder.options.clone(), sender.clone()));
         loop {
@@ -205,7 +208,7 @@ async fn watch_api(options: NameOptions, events: Sender<ApiEvent>) {
 /// What the API server can be expected to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Api {
-    /// It is not there, or gives no answer: nobody waits for it.
+    /// Nobody asks it, so nobody waits for it.
     Absent,
     /// It has not told all pods yet.
     Beginning,
@@ -282,6 +285,7 @@ impl Finder {
             return waiting.places.push(place);
         }
         if self.waiting.len() >= WAITING_MAX {
+            place.stop_waiting();
             return self.stats.count_refused();
         }
         let facts = self.roots.iter().find_map(|root| bundle::facts_of(&container_id, root));

@@ -149,15 +149,20 @@ fn what_is_never_found_is_given_up_and_counted() {
 #[test]
 fn questions_are_bounded() {
     let mut finder = finder(Api::Absent);
-    for number in 0..WAITING_MAX + 10 {
-        ask_quickly(&mut finder, &number.to_string());
+    for number in 0..WAITING_MAX {
+        assert!(ask_quickly(&mut finder, &number.to_string()).is_awaited(0));
     }
+    assert!(
+        !ask_quickly(&mut finder, "one too many").is_awaited(0),
+        "nobody waits for what nobody looks for"
+    );
     assert_eq!(finder.waiting.len(), WAITING_MAX);
 }
 
-fn ask_quickly(finder: &mut Finder, container_id: &str) {
+fn ask_quickly(finder: &mut Finder, container_id: &str) -> LatePod {
     let (container_id, place) = (container_id.to_owned(), LatePod::awaited(SECOND));
-    finder.ask(Request { container_id, pod_uid: None, place, asked_ns: 0 });
+    finder.ask(Request { container_id, pod_uid: None, place: place.clone(), asked_ns: 0 });
+    place
 }
 
 #[test]
