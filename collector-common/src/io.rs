@@ -201,7 +201,19 @@ pub struct Key {
     pub error: u8,
 }
 
-/// The cgroup of what found no room in the map. No cgroup has this id.
+impl Key {
+    /// The key as two words, which are compared and hashed faster than its fields.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let rest = u32::from_ne_bytes([self.measure, self.operation, self.label, self.error]);
+        [self.cgroup_id, (self.detail as u64) << 32 | rest as u64]
+    }
+}
+
+/// The place of what found none.
+pub const OVERFLOW_PLACE: u32 = 0;
+
+/// The cgroup under which the daemon reads that place. No cgroup has this id.
 pub const OVERFLOW_CGROUP: u64 = u64::MAX;
 
 /// Counts of one CPU for one key, since the key was put there.
@@ -216,6 +228,11 @@ pub struct Distribution {
     pub untimed: u64,
     /// Operations by time: see [`bucket_of`].
     pub buckets: [u64; BUCKETS],
+}
+
+impl Distribution {
+    /// A distribution of nothing.
+    pub const EMPTY: Self = Self { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] };
 }
 
 /// Index of the first bucket in OpenTelemetry's numbering at scale 0, in seconds: it holds times up to 2^-22 s (238 ns).

@@ -79,6 +79,9 @@ pub const BUCKETS: usize = 32;
 /// Distributions in the object; the daemon sets the real number by CPUs at load.
 pub const DISTRIBUTIONS_DEFAULT: u32 = 1024;
 
+/// Keys whose place each CPU remembers.
+pub const RECENT_KEYS_MAX: u32 = 256;
+
 /// Numbers of system calls in the table.
 pub const CALLS_MAX: u32 = 512;
 
@@ -170,7 +173,7 @@ const _: () = assert!(STDERR_BYTES.is_power_of_two() && STDERR_WRITE_BYTES_MAX.i
 const _: () = assert!(STDERR_WRITE_BYTES_MAX <= STDERR_BYTES);
 const _: () = assert!(STDERR_PROCESSES_MAX.is_power_of_two() && FAULTS_MAX.is_power_of_two());
 const _: () = assert!(SENDERS_MAX.is_power_of_two() && KERNEL_STACKS_MAX.is_power_of_two());
-const _: () = assert!(BUCKETS.is_power_of_two());
+const _: () = assert!(BUCKETS.is_power_of_two() && RECENT_KEYS_MAX.is_power_of_two());
 const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_of_two());
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());

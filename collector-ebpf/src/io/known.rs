@@ -75,7 +75,7 @@ pub fn forget_all(tgid: u32) {
 #[inline(always)]
 fn look(thread: &Thread, number: u32) -> Descriptor {
     let kind = descriptor::file(thread, number).map_or(Descriptor::None, descriptor::kind);
-    descriptor::from_number(place::forgotten(kind as u64).unwrap_or(0) as u32)
+    descriptor::from_number(place::forgotten(kind as u64) as u32)
 }
 
 /// What makes an entry one; `None` where loads are not cheap, so that remembering would not pay.
@@ -92,7 +92,7 @@ fn hash(thread: &Thread, number: u32) -> Option<u64> {
         let mixed = (hash ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ mixed >> 31
     };
-    let hash = mix(thread.start_ns, place::number_of(table)?);
+    let hash = mix(thread.start_ns, place::number_of(table));
     let hash = mix(hash, exec_id << 32 | u64::from(epoch));
     let hash = mix(hash, u64::from(thread.tgid) << 32 | u64::from(number));
     Some(hash & !KIND_MASK)

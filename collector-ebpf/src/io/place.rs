@@ -5,9 +5,9 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::maps::Array;
 use collector_common::limits::place_of;
 
 /// A beginning.
@@ -58,32 +58,26 @@ pub fn peek(starts: &'static Array<Start>, place: u32, owner: u64) -> Option<u64
     unsafe { ((*start).owner == owner).then(|| (*start).time_ns) }
 }
 
-/// Where a pointer is written and read again: the verifier knows the types of pointers and forbids to calculate with
-/// them, and what comes out of a map is a number.
-#[map]
-static NUMBER: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// What the numbers of pointers are counted from: anything of this object that stays where it is.
+#[unsafe(no_mangle)]
+static ORIGIN: Global<u32> = Global::new(0);
 
 /// The same number, which the verifier knows nothing of any more: so it does not follow each value on its own.
 #[inline(always)]
-pub fn forgotten(number: u64) -> Option<u64> {
-    number_of(number as *const c_void)
+pub fn forgotten(number: u64) -> u64 {
+    number.wrapping_add(number_of((&raw const ORIGIN).cast()))
 }
 
-/// The number of a pointer that the verifier knows the type of.
+/// The number of a pointer that the verifier knows the type of. It forbids to calculate with such a pointer, but for the
+/// distance of two, which is a number that it knows nothing about.
 #[inline(always)]
-pub fn number_of(pointer: *const c_void) -> Option<u64> {
-    let slot = NUMBER.get_ptr_mut(0)?;
+pub fn number_of(pointer: *const c_void) -> u64 {
     let number: u64;
-    // SAFETY: the look-up gave a valid pointer to this CPU's value, which only this program uses until it ends.
-    // Assembly, because the compiler would leave the way through memory out.
+    // SAFETY: subtracts, as assembly, because the compiler would know the result.
     unsafe {
-        core::arch::asm!(
-            "*(u64 *)({1} + 0) = {2}",
-            "{0} = *(u64 *)({1} + 0)",
-            out(reg) number, in(reg) slot, in(reg) pointer
-        );
+        core::arch::asm!("{0} -= {1}", inout(reg) pointer => number, in(reg) &raw const ORIGIN);
     }
-    Some(number)
+    number
 }
 
 /// The place of an address.

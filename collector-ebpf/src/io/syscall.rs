@@ -61,9 +61,8 @@ pub fn on_enter(number: u32, registers: *const c_void, is_typed: bool) -> i32 {
         let first = arch::syscall_argument(registers, is_typed).unwrap_or(u64::MAX);
         known::forget(&Thread::current(is_typed), first as u32);
     }
-    if let Some(thread) = stack_of(registers, is_typed) {
-        place::begin(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number));
-    }
+    let thread = stack_of(registers, is_typed);
+    place::begin(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number));
     0
 }
 
@@ -83,9 +82,8 @@ pub fn on_exit(
     if call == 0 {
         return;
     }
-    let start_ns = stack_of(registers, is_typed).and_then(|thread| {
-        place::end(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number))
-    });
+    let stack = stack_of(registers, is_typed);
+    let start_ns = place::end(&STARTS, place::of_address(stack, STARTS_MAX), stack ^ u64::from(number));
     let time_ns = start_ns.map(|start_ns| place::now_ns().wrapping_sub(start_ns));
     let thread = Thread::current(is_typed);
     let status = task::field::<u32>(thread.task, THREAD_STATUS.load(), is_typed).unwrap_or(0);
@@ -146,7 +144,7 @@ fn close(thread: &Thread, operation: u8, first: u32, registers: *const c_void) {
 /// When a call that goes on began, by the registers that it entered with.
 #[inline(always)]
 pub fn start_of_call(registers: *const c_void, number: u32, is_typed: bool) -> Option<u64> {
-    let thread = stack_of(registers, is_typed)?;
+    let thread = stack_of(registers, is_typed);
     place::peek(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number))
 }
 
@@ -165,6 +163,6 @@ pub fn call(number: u32) -> u32 {
 /// A thread in a system call: the registers stand at one place of its kernel stack, which nobody else has. Cheaper than to
 /// ask who runs. Another number in the same place means that the start is that of another call.
 #[inline(always)]
-fn stack_of(registers: *const c_void, is_typed: bool) -> Option<u64> {
-    if is_typed { place::number_of(registers) } else { Some(registers as u64) }
+fn stack_of(registers: *const c_void, is_typed: bool) -> u64 {
+    if is_typed { place::number_of(registers) } else { registers as u64 }
 }

@@ -199,7 +199,7 @@ impl Families {
         let place = *self.places.entry((name, owner.clone(), attributes.clone())).or_insert(cells.len());
         if place == cells.len() {
             let (owner, start_unix_ns) = (owner.clone(), series.start_unix_ns);
-            cells.push(Cell { owner, attributes, start_unix_ns, counts: super::series::EMPTY, number: 0 });
+            cells.push(Cell { owner, attributes, start_unix_ns, counts: Distribution::EMPTY, number: 0 });
         }
         let cell = &mut cells[place];
         cell.start_unix_ns = cell.start_unix_ns.min(series.start_unix_ns);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     fn counts(bucket: usize, operations: u64, bytes: u64) -> Distribution {
-        let mut counts = super::super::series::EMPTY;
+        let mut counts = Distribution::EMPTY;
         counts.buckets[bucket] = operations;
         counts.bytes = bytes;
         counts
@@ -407,6 +407,6 @@ mod tests {
         let found = histogram(&counts(23, 2, 0));
         assert_eq!((found.offset, found.buckets.as_slice()), (0, [2].as_slice()));
         assert_eq!(found.upper_bound(0), 2.0);
-        assert_eq!(histogram(&super::super::series::EMPTY).count(), 0);
+        assert_eq!(histogram(&Distribution::EMPTY).count(), 0);
     }
 }

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 
 use collector_common::io::{Distribution, Key as KernelKey, Measure, OVERFLOW_CGROUP};
-use collector_common::limits::BUCKETS;
 
 use crate::identity::{self, KEEP_ENDED_NS};
 
@@ -49,9 +48,6 @@ pub struct AllSeries {
     start_unix_ns: u64,
 }
 
-/// A distribution of nothing.
-pub const EMPTY: Distribution = Distribution { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] };
-
 impl AllSeries {
     /// No series yet; counting began at `start_unix_ns`.
     pub fn new(start_unix_ns: u64) -> Self {
@@ -66,9 +62,9 @@ impl AllSeries {
 
     /// Takes one of the kernel's counts.
     pub fn take(&mut self, key: &KernelKey, counts: &Distribution, owner: OwnerKey) {
-        let before = self.read.insert(*key, *counts).unwrap_or(EMPTY);
+        let before = self.read.insert(*key, *counts).unwrap_or(Distribution::EMPTY);
         let grown = difference(counts, &before);
-        if grown == EMPTY {
+        if grown == Distribution::EMPTY {
             return;
         }
         if key.cgroup_id == OVERFLOW_CGROUP {
@@ -85,8 +81,11 @@ impl AllSeries {
         };
         // It had not counted anything when the counts were read before.
         let start_unix_ns = self.read_unix_ns;
-        let series =
-            self.series.entry(key).or_insert(Series { counts: EMPTY, start_unix_ns, ended_ns: None });
+        let series = self.series.entry(key).or_insert(Series {
+            counts: Distribution::EMPTY,
+            start_unix_ns,
+            ended_ns: None,
+        });
         add(&mut series.counts, &grown);
     }
 
@@ -178,7 +177,7 @@ mod tests {
     }
 
     fn counts(operations: u64) -> Distribution {
-        let mut counts = EMPTY;
+        let mut counts = Distribution::EMPTY;
         counts.buckets[3] = operations;
         counts.bytes = operations * 10;
         counts

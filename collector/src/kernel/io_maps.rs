@@ -3,10 +3,9 @@
 //! Refuses: whose a cgroup is, and what the numbers are called.
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, Queue};
 use aya::{Ebpf, Pod};
-use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP};
-use collector_common::limits::BUCKETS;
+use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP, OVERFLOW_PLACE};
 
 /// Bytes of all distributions in the kernel, at most.
 const DISTRIBUTION_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -14,6 +13,10 @@ const DISTRIBUTION_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Distributions, at least and at most: twelve of each of 85 or of 1,365 containers.
 const DISTRIBUTIONS_MIN: usize = 1_024;
 const DISTRIBUTIONS_MAX: usize = 16_384;
+
+/// The key of what found no place.
+const OVERFLOW: Key =
+    Key { cgroup_id: OVERFLOW_CGROUP, detail: 0, measure: 0, operation: 0, label: 0, error: 0 };
 
 /// The maps' keys and values. Types of our own, because a foreign trait cannot be given to a foreign type.
 #[derive(Clone, Copy)]
@@ -31,7 +34,12 @@ unsafe impl Pod for Plain<FileCounts> {}
 
 /// The kernel's maps.
 pub struct IoMaps {
-    distributions: PerCpuHashMap<MapData, Plain<Key>, Plain<Distribution>>,
+    distributions: PerCpuArray<MapData, Plain<Distribution>>,
+    places: HashMap<MapData, Plain<Key>, u32>,
+    free_places: Queue<MapData, u32>,
+    generation: Array<MapData, u32>,
+    /// Places of keys that are gone. Programs that remember them may still count there for a moment.
+    left: Vec<u32>,
     files: HashMap<MapData, Plain<FileKey>, Plain<FileCounts>>,
     files_lost: PerCpuArray<MapData, u64>,
 }
@@ -49,41 +57,71 @@ impl IoMaps {
     ///
     /// If they are not there or of other types: the object and the daemon do not belong together.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
-        let mut distributions: PerCpuHashMap<_, Plain<Key>, Plain<Distribution>> =
-            PerCpuHashMap::try_from(take(ebpf, "DISTRIBUTIONS")?)?;
-        let overflow =
-            Key { cgroup_id: OVERFLOW_CGROUP, detail: 0, measure: 0, operation: 0, label: 0, error: 0 };
-        let empty = Plain(Distribution { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] });
-        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
-        let empty = aya::maps::PerCpuValues::try_from(vec![empty; cpus])?;
-        distributions.insert(Plain(overflow), empty, 0).context("cannot write the map of distributions")?;
+        let distributions: PerCpuArray<_, Plain<Distribution>> =
+            PerCpuArray::try_from(take(ebpf, "DISTRIBUTIONS")?)?;
+        let mut free_places: Queue<_, u32> = Queue::try_from(take(ebpf, "FREE_PLACES")?)?;
+        for place in OVERFLOW_PLACE + 1..distributions.len() {
+            free_places.push(place, 0).context("cannot write the queue of free places")?;
+        }
         Ok(Self {
             distributions,
+            places: HashMap::try_from(take(ebpf, "PLACES")?)?,
+            free_places,
+            generation: Array::try_from(take(ebpf, "PLACES_GENERATION")?)?,
+            left: Vec::new(),
             files: HashMap::try_from(take(ebpf, "FILES")?)?,
             files_lost: PerCpuArray::try_from(take(ebpf, "FILES_LOST")?)?,
         })
     }
 
     /// Reads all distributions, each summed up over the CPUs.
-    pub fn read(&self, mut take: impl FnMut(&Key, &Distribution)) {
-        for (Plain(key), values) in self.distributions.iter().flatten() {
-            let mut sum = Distribution { bytes: 0, time_ns: 0, untimed: 0, buckets: [0; BUCKETS] };
-            for Plain(value) in values.iter() {
-                sum.bytes = sum.bytes.wrapping_add(value.bytes);
-                sum.time_ns = sum.time_ns.wrapping_add(value.time_ns);
-                sum.untimed = sum.untimed.wrapping_add(value.untimed);
-                for (sum, value) in sum.buckets.iter_mut().zip(value.buckets) {
-                    *sum = sum.wrapping_add(value);
-                }
-            }
-            take(&key, &sum);
+    pub fn read(&mut self, mut take: impl FnMut(&Key, &Distribution)) {
+        self.free_left();
+        take(&OVERFLOW, &self.distribution(OVERFLOW_PLACE));
+        for (Plain(key), place) in self.places.iter().flatten() {
+            take(&key, &self.distribution(place));
         }
     }
 
-    /// Frees the place of a distribution whose cgroup is gone.
+    /// Takes the place of a distribution whose cgroup is gone back. It is free from the next reading on.
     pub fn forget(&mut self, key: &Key) {
-        // That it is gone already is what we want.
-        let _gone = self.distributions.remove(&Plain(*key));
+        let Ok(place) = self.places.get(&Plain(*key), 0) else { return };
+        if self.places.remove(&Plain(*key)).is_ok() {
+            self.left.push(place);
+        }
+    }
+
+    /// Gives places that were taken back to whoever comes next.
+    fn free_left(&mut self) {
+        if self.left.is_empty() {
+            return;
+        }
+        let generation = self.generation.get(&0, 0).unwrap_or(0).wrapping_add(1);
+        if self.generation.set(0, generation, 0).is_err() {
+            return;
+        }
+        let cpus = self.distributions.get(&OVERFLOW_PLACE, 0).map_or(0, |values| values.len());
+        for place in self.left.drain(..) {
+            let Ok(empty) = PerCpuValues::try_from(vec![Plain(Distribution::EMPTY); cpus]) else { return };
+            if self.distributions.set(place, empty, 0).is_ok() {
+                // There is room for all places; one that cannot be written is never given out again.
+                let _pushed = self.free_places.push(place, 0);
+            }
+        }
+    }
+
+    fn distribution(&self, place: u32) -> Distribution {
+        let mut sum = Distribution::EMPTY;
+        let Ok(values) = self.distributions.get(&place, 0) else { return sum };
+        for Plain(value) in values.iter() {
+            sum.bytes = sum.bytes.wrapping_add(value.bytes);
+            sum.time_ns = sum.time_ns.wrapping_add(value.time_ns);
+            sum.untimed = sum.untimed.wrapping_add(value.untimed);
+            for (sum, value) in sum.buckets.iter_mut().zip(value.buckets) {
+                *sum = sum.wrapping_add(value);
+            }
+        }
+        sum
     }
 
     /// Reads the counts of all files.

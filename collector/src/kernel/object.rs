@@ -463,7 +463,9 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
         loader.map_max_entries("FILES", 1);
     }
     let distributions = if io.is_some() { io_maps::distributions_max(cpus) } else { 1 };
-    loader.map_max_entries("DISTRIBUTIONS", distributions);
+    for map in ["DISTRIBUTIONS", "PLACES", "FREE_PLACES"] {
+        loader.map_max_entries(map, distributions);
+    }
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
