@@ -111,7 +111,8 @@ pub struct MessageHead {
     pub way: u16,
     /// 1 if exchanges before it were left out because there were too many on the node.
     pub is_after_skip: u16,
-    /// How often the thread had asked an event queue (epoll) what is next, since the agent first met it.
+    /// Grows each time that the thread asks an event queue (epoll) what is next. Where that may have been missed, no two
+    /// messages have the same.
     pub polls: u32,
     /// When the call began; 0 if that is not known.
     pub begun_ns: u64,

@@ -210,6 +210,16 @@ impl Key {
     }
 }
 
+/// How system calls are watched at the moment: see `collector::kernel::syscalls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Watch {
+    /// How many calls one that is seen stands for; 0 while I/O is not counted.
+    pub weight: u32,
+    /// Grows whenever the watching of returns begins or ends: it is odd while nobody watches them.
+    pub blindness: u32,
+}
+
 /// The place of what found none.
 pub const OVERFLOW_PLACE: u32 = 0;
 

@@ -5,7 +5,7 @@
 use procfs::process::Process;
 
 use crate::clock::unix_ns;
-use crate::kernel::{ProgramTime, pages_replaced};
+use crate::kernel::{ProgramTime, SystemCalls, Watched, pages_replaced};
 use crate::loss::{Account, Ledger};
 use crate::telemetry::{Metric, MetricKind, Owner, Point, Text};
 
@@ -51,7 +51,13 @@ impl AgentMetrics {
     }
 
     /// All metrics of the agent now.
-    pub fn read(&self, ledger: &Ledger, programs: &[ProgramTime], processes: usize) -> Vec<Metric> {
+    pub fn read(
+        &self,
+        ledger: &Ledger,
+        programs: &[ProgramTime],
+        system_calls: Option<SystemCalls>,
+        processes: usize,
+    ) -> Vec<Metric> {
         let usage = self.usage();
         let accounts = ledger.accounts();
         let mut metrics = vec![
@@ -75,6 +81,7 @@ impl AgentMetrics {
         ];
         metrics.extend(ledger_metrics(&accounts));
         metrics.extend(program_metrics(programs));
+        metrics.extend(system_calls.iter().flat_map(system_call_metrics));
         // All began with the agent.
         for point in metrics
             .iter_mut()
@@ -126,6 +133,31 @@ fn program_metrics(programs: &[ProgramTime]) -> Vec<Metric> {
             "{run}",
             points(|program| program.runs as f64),
         ),
+    ]
+}
+
+/// How complete the counts of system calls are.
+fn system_call_metrics(calls: &SystemCalls) -> Vec<Metric> {
+    let states = [Watched::Nothing, Watched::Returns, Watched::Everything];
+    let seconds = states.map(|state| calls.time.of(state) as f64 / 1e9);
+    let names = ["nothing", "returns", "everything"];
+    let times = names.into_iter().zip(seconds).map(|(name, seconds)| point(&[("watched", name)], seconds));
+    let costs = [("returns", calls.costs.returns_ns), ("everything", calls.costs.everything_ns)];
+    let costs = costs.map(|(name, ns)| point(&[("watched", name)], ns / 1e9));
+    vec![
+        counter(
+            "kansoku.syscalls.time",
+            "Time by what was watched of system calls. Where it is not all everything, their counts are estimates.",
+            "s",
+            times.collect(),
+        ),
+        Metric::new(
+            MetricKind::Gauge,
+            "kansoku.syscalls.cost",
+            "s",
+            "What a system call costs more while it is watched, measured at the agent's start.",
+        )
+        .with(costs.into()),
     ]
 }
 

@@ -122,6 +122,7 @@ impl Config {
                     scheduler: resolved.flag("io.scheduler"),
                 }),
                 watch_flows: resolved.flag("trace.enabled"),
+                syscalls_share_max: syscalls_share(resolved)?,
             },
             flows: resolved.flag("trace.enabled").then(|| flows(resolved)).transpose()?,
             window: Duration::from_millis(resolved.integer("profile.window_ms")),
@@ -172,6 +173,12 @@ impl Config {
 /// Whether the hook on returns of system calls is there for standard error.
 fn keeps_stderr(resolved: &Resolved) -> bool {
     resolved.flag("crash.enabled") && resolved.flag("crash.stderr")
+}
+
+fn syscalls_share(resolved: &Resolved) -> Result<f64> {
+    let percent = resolved.text("budget.syscalls_percent").parse::<f64>().ok();
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    Ok(percent.context("budget.syscalls_percent must be a number from 0 to 100, such as 0.5")? / 100.0)
 }
 
 fn flows(resolved: &Resolved) -> Result<FlowOptions> {

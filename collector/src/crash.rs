@@ -190,6 +190,7 @@ impl Crashes {
         };
         let oom = (kind == Kind::OomKill).then(|| self.oom(&record.sender, has_parent_inside));
         let mut death = Box::new(Death::new(record, process, kind, detail, sender, oom, tail, clocks));
+        death.misses_stderr = tails.may_have_missed(record.head.time_ns);
         death.likeness = self.hasher.hash_one(&key);
         self.pass(key, death, record.head.time_ns);
     }

@@ -6,6 +6,7 @@
 mod btf;
 mod bus_error;
 mod cgroup_path;
+mod duty;
 mod heap;
 mod hook;
 mod hooks;
@@ -19,9 +20,11 @@ mod pidfd;
 mod sampler;
 mod sideband;
 mod stderr_tails;
+mod syscalls;
 
 pub use bus_error::{pages_replaced, survive_truncated_files};
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
+pub use duty::{Costs, Watched, WatchedTime};
 pub use heap::keep_heap_small;
 pub use hook::{Attempt, Hook};
 pub use inbox::{Arrival, Inbox};
@@ -33,3 +36,4 @@ pub use pidfd::{Peer, peer_of};
 pub use sampler::{SampleSource, sample_ring_bytes};
 pub use sideband::{FileId, MappingEvent, SidebandEvent, sideband_ring_bytes};
 pub use stderr_tails::{StderrTails, Tail};
+pub use syscalls::SystemCalls;

@@ -190,6 +190,7 @@ impl Pipeline {
     /// Takes what is there and does what is due; returns when the next turn shall be.
     fn turn(&mut self) -> Duration {
         let now_ns = monotonic_ns();
+        self.kernel.watch_system_calls(now_ns);
         self.processes.start_turn(now_ns);
         self.drain(now_ns);
         let (flow_bytes, _) = self.drain_flows();
@@ -353,7 +354,8 @@ impl Pipeline {
     /// The agent's own metrics. A receiver that is behind gets the next ones; the last ones wait for it.
     fn tell_metrics(&mut self, is_last: bool) {
         let Some(news) = &self.news else { return };
-        let mut metrics = self.metrics.read(&self.ledger, &self.kernel.program_times(), self.processes.len());
+        let (programs, calls) = (self.kernel.program_times(), self.kernel.system_calls());
+        let mut metrics = self.metrics.read(&self.ledger, &programs, calls, self.processes.len());
         let offset_ns = clocks().monotonic_to_unix_ns;
         metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(offset_ns)));
         metrics.extend(self.options.names.metrics());

@@ -43,24 +43,24 @@ static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(RECENT_KEYS_M
 /// key on this CPU.
 #[inline(always)]
 pub fn add(key: &Key, time_ns: Option<u64>, bytes: u64) {
-    add_by(place_of(key), time_ns, bytes, |slot, value| {
+    add_by(place_of(key), 1, time_ns, bytes, |slot, value| {
         // SAFETY: the slot is in a value of the map.
         unsafe { atomic::add(slot, value) };
     });
 }
 
-/// Adds an operation under a key that no interrupt uses, from a program that is not preempted: the tracepoints of system
-/// calls switch preemption off (include/trace/bpf_probe.h).
+/// Adds an operation that stands for `weight` like it, under a key that no interrupt uses, from a program that is not
+/// preempted: the tracepoints of system calls switch preemption off (include/trace/bpf_probe.h).
 #[inline(always)]
-pub fn add_undisturbed(key: &Key, time_ns: Option<u64>, bytes: u64) {
+pub fn add_undisturbed(key: &Key, weight: u64, time_ns: Option<u64>, bytes: u64) {
     // SAFETY: the slot is in a value of the map.
-    add_by(recent_place_of(key), time_ns, bytes, |slot, value| unsafe {
+    add_by(recent_place_of(key), weight, time_ns, bytes, |slot: *mut u64, value| unsafe {
         slot.write((*slot).wrapping_add(value))
     });
 }
 
 #[inline(always)]
-fn add_by(place: u32, time_ns: Option<u64>, bytes: u64, add: impl Fn(*mut u64, u64)) {
+fn add_by(place: u32, weight: u64, time_ns: Option<u64>, bytes: u64, add: impl Fn(*mut u64, u64)) {
     let Some(distribution) = DISTRIBUTIONS.get_ptr_mut(place) else { return };
     // SAFETY: the look-up gave a valid pointer to this CPU's value; the bucket is below the number of buckets.
     unsafe {
@@ -82,13 +82,13 @@ fn add_by(place: u32, time_ns: Option<u64>, bytes: u64, add: impl Fn(*mut u64, u
                     "{0} += {1}",
                     inout(reg) bucket => slot, in(reg) buckets, mask = const BUCKETS - 1
                 );
-                add(slot, 1);
-                add(&raw mut (*distribution).time_ns, time_ns);
+                add(slot, weight);
+                add(&raw mut (*distribution).time_ns, time_ns.wrapping_mul(weight));
             }
-            None => add(&raw mut (*distribution).untimed, 1),
+            None => add(&raw mut (*distribution).untimed, weight),
         }
         if bytes != 0 {
-            add(&raw mut (*distribution).bytes, bytes);
+            add(&raw mut (*distribution).bytes, bytes.wrapping_mul(weight));
         }
     }
 }

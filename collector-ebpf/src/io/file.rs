@@ -47,18 +47,29 @@ pub fn is_wanted(operation: u8, kind: Descriptor) -> bool {
         && (operation == Operation::Read as u8 || operation == Operation::Write as u8)
 }
 
+/// What an operation adds to a file's counts.
+pub struct Grown {
+    /// How many operations it stands for.
+    pub operations: u64,
+    /// Bytes that it moved.
+    pub bytes: u64,
+    /// How long it took; 0 if that is not known.
+    pub time_ns: u64,
+}
+
 /// Counts a read or write.
 #[inline(always)]
-pub fn count(thread: &Thread, cgroup_id: u64, number: u32, operation: u8, bytes: u64, time_ns: u64) {
+pub fn count(thread: &Thread, cgroup_id: u64, number: u32, operation: u8, grown: &Grown) {
     let file = descriptor::file(thread, number);
     let counts = file.and_then(|file| key(cgroup_id, file).and_then(|key| of(&key, file)));
     let Some(counts) = counts else { return lost() };
     let direction = usize::from(operation == Operation::Write as u8);
     // SAFETY: the look-up gave a valid pointer to a value of the map, and the direction is 0 or 1.
     unsafe {
-        atomic::add((&raw mut (*counts).bytes).cast::<u64>().add(direction), bytes);
-        atomic::add((&raw mut (*counts).operations).cast::<u64>().add(direction), 1);
-        atomic::add((&raw mut (*counts).time_ns).cast::<u64>().add(direction), time_ns);
+        let slot = |counts: *mut [u64; 2]| counts.cast::<u64>().add(direction);
+        atomic::add(slot(&raw mut (*counts).bytes), grown.bytes.wrapping_mul(grown.operations));
+        atomic::add(slot(&raw mut (*counts).operations), grown.operations);
+        atomic::add(slot(&raw mut (*counts).time_ns), grown.time_ns.wrapping_mul(grown.operations));
     }
 }
 

@@ -13,8 +13,8 @@ use collector_common::limits::{CALLS_MAX, ERRORS_MAX, OFFSET_UNKNOWN, STARTS_MAX
 
 use super::place::{self, Start};
 use super::{descriptor, distribution, file, known, slow};
-use crate::arch;
 use crate::task::{self, Thread};
+use crate::{arch, syscall};
 
 /// 1 if I/O is counted.
 #[unsafe(no_mangle)]
@@ -75,7 +75,8 @@ pub fn on_exit(
     result: i64,
     is_typed: bool,
 ) {
-    if !is_watched() {
+    let weight = u64::from(syscall::watch().weight);
+    if !is_watched() || weight == 0 {
         return;
     }
     let call = call(number);
@@ -109,9 +110,10 @@ pub fn on_exit(
         label: kind as u8,
         error,
     };
-    distribution::add_undisturbed(&key, time_ns, bytes);
+    distribution::add_undisturbed(&key, weight, time_ns, bytes);
     if file::is_wanted(operation, kind) {
-        file::count(&thread, key.cgroup_id, first, operation, bytes, time_ns.unwrap_or(0));
+        let grown = file::Grown { operations: weight, bytes, time_ns: time_ns.unwrap_or(0) };
+        file::count(&thread, key.cgroup_id, first, operation, &grown);
     }
     if let Some(time_ns) = time_ns
         && slow::is_slow(call, kind, time_ns)

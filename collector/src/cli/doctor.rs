@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
 use crate::identity::{CriSocket, NameOptions, cri, kubernetes};
-use crate::kernel::{Hook, Inbox, Kernel, ProgramTime, online_cpus, sample_ring_bytes, sideband_ring_bytes};
+use crate::kernel::{
+    Hook, Inbox, Kernel, ProgramTime, SystemCalls, online_cpus, sample_ring_bytes, sideband_ring_bytes,
+};
 use crate::loss::{Account, Ledger};
 
 /// How long the hooks are tried.
@@ -63,13 +65,15 @@ struct Trial {
     hooks: Vec<Hook>,
     accounts: Vec<Account>,
     programs: Vec<ProgramTime>,
+    checks: Vec<Check>,
 }
 
 pub(super) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode> {
     let config = arguments.config.load(Vec::new())?;
     let frequency_hz = config.kernel.frequency_hz;
-    let checks = checks(&config);
-    let trial = trial(&config);
+    let mut checks = checks(&config);
+    let mut trial = trial(&config);
+    checks.append(&mut trial.checks);
     let is_complete = trial.error.is_none()
         && trial.hooks.iter().all(|hook| hook.taken().is_some())
         && checks.iter().all(|check| check.is_good);
@@ -91,6 +95,7 @@ fn trial(config: &Config) -> Trial {
     kernel.set_statistics(true);
     std::thread::sleep(TRIAL);
     let programs = kernel.program_times();
+    let checks = kernel.system_calls().map(|calls| system_calls(config, calls)).into_iter().collect();
     kernel.detach();
     let mut inbox = Inbox::default();
     kernel.drain(&mut inbox);
@@ -101,7 +106,20 @@ fn trial(config: &Config) -> Trial {
         ledger.represented(account.signal, account.decoded);
         ledger.exported(account.signal, account.decoded);
     }
-    Trial { error: None, hooks: kernel.hooks().to_vec(), accounts: ledger.accounts(), programs }
+    Trial { error: None, hooks: kernel.hooks().to_vec(), accounts: ledger.accounts(), programs, checks }
+}
+
+/// What a call costs here, and up to which load all are counted.
+fn system_calls(config: &Config, SystemCalls { costs, .. }: SystemCalls) -> Check {
+    let share = config.kernel.syscalls_share_max;
+    let limit = match share > 0.0 {
+        true => {
+            format!("all are up to {:.0} a second and CPU, a part above", share * 1e9 / costs.everything_ns)
+        }
+        false => "all are".to_owned(),
+    };
+    let found = format!("one costs {:.0} ns more while it is counted; {limit}", costs.everything_ns);
+    check("system calls", true, &found, "")
 }
 
 fn checks(config: &Config) -> Vec<Check> {

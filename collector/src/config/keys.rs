@@ -195,6 +195,14 @@ pub fn keys() -> Vec<Key> {
             "Measure how long tasks wait for a CPU. Costs about 0.1 us on each context switch.",
         ),
         key(
+            "budget.syscalls_percent",
+            Kind::Text,
+            "1.0",
+            "Share of any CPU's time that the hooks on system calls may cost, for I/O and for standard error. Above it they \
+             are there a part of the time, and each call that is counted stands for several: kansoku.syscalls.* say so. 0: no \
+             limit.",
+        ),
+        key(
             "trace.enabled",
             Kind::Flag,
             "true",

@@ -86,6 +86,8 @@ pub struct Death {
     pub cgroup_memory: Option<CgroupMemory>,
     /// The end of its standard error.
     pub tail: Option<Tail>,
+    /// Whether some of it may have been missed.
+    pub misses_stderr: bool,
     /// Deaths of this kind that it stands for, itself not counted.
     pub suppressed: u64,
     /// Whether the limits cost it its details.
@@ -170,6 +172,7 @@ impl Death {
             oom,
             cgroup_memory: None,
             tail,
+            misses_stderr: false,
             suppressed: 0,
             span: None,
             is_reduced: false,

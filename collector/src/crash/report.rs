@@ -431,6 +431,12 @@ fn note_gaps(death: &Death, record: &mut CrashRecord) {
     if death.oom.is_some() && death.cgroup_memory.is_none() {
         note("cgroup memory: the cgroup was gone, or is the root".to_owned());
     }
+    if death.misses_stderr {
+        note(
+            "stderr: lines may be missing, system calls were watched a part of the time (budget.syscalls_percent)"
+                .to_owned(),
+        );
+    }
     let mut unnamed: Vec<&str> = Vec::new();
     for frame in record.stack.iter().filter(|frame| frame.function.is_none()) {
         let module = frame.module.as_deref().unwrap_or("[anonymous code]");

@@ -3,9 +3,11 @@
 //! Refuses: whose a cgroup is, and what the numbers are called.
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, Queue};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, Queue};
 use aya::{Ebpf, Pod};
-use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP, OVERFLOW_PLACE};
+use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP, OVERFLOW_PLACE, Watch};
+
+use super::object::take_map;
 
 /// Bytes of all distributions in the kernel, at most.
 const DISTRIBUTION_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -21,7 +23,7 @@ const OVERFLOW: Key =
 /// The maps' keys and values. Types of our own, because a foreign trait cannot be given to a foreign type.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain<T>(T);
+pub struct Plain<T>(pub T);
 
 // SAFETY: these are plain data without padding (zerocopy checks it), valid for any bytes.
 unsafe impl Pod for Plain<Key> {}
@@ -31,6 +33,8 @@ unsafe impl Pod for Plain<Distribution> {}
 unsafe impl Pod for Plain<FileKey> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FileCounts> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Watch> {}
 
 /// The kernel's maps.
 pub struct IoMaps {
@@ -58,19 +62,19 @@ impl IoMaps {
     /// If they are not there or of other types: the object and the daemon do not belong together.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
         let distributions: PerCpuArray<_, Plain<Distribution>> =
-            PerCpuArray::try_from(take(ebpf, "DISTRIBUTIONS")?)?;
-        let mut free_places: Queue<_, u32> = Queue::try_from(take(ebpf, "FREE_PLACES")?)?;
+            PerCpuArray::try_from(take_map(ebpf, "DISTRIBUTIONS")?)?;
+        let mut free_places: Queue<_, u32> = Queue::try_from(take_map(ebpf, "FREE_PLACES")?)?;
         for place in OVERFLOW_PLACE + 1..distributions.len() {
             free_places.push(place, 0).context("cannot write the queue of free places")?;
         }
         Ok(Self {
             distributions,
-            places: HashMap::try_from(take(ebpf, "PLACES")?)?,
+            places: HashMap::try_from(take_map(ebpf, "PLACES")?)?,
             free_places,
-            generation: Array::try_from(take(ebpf, "PLACES_GENERATION")?)?,
+            generation: Array::try_from(take_map(ebpf, "PLACES_GENERATION")?)?,
             left: Vec::new(),
-            files: HashMap::try_from(take(ebpf, "FILES")?)?,
-            files_lost: PerCpuArray::try_from(take(ebpf, "FILES_LOST")?)?,
+            files: HashMap::try_from(take_map(ebpf, "FILES")?)?,
+            files_lost: PerCpuArray::try_from(take_map(ebpf, "FILES_LOST")?)?,
         })
     }
 
@@ -153,9 +157,4 @@ pub fn fill_table(ebpf: &mut Ebpf, name: &str, words: impl Iterator<Item = (u32,
         table.set(number, word, 0).with_context(|| format!("cannot write {name}[{number}]"))?;
     }
     Ok(())
-}
-
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
-    ebpf.take_map(name)
-        .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
 }

@@ -26,6 +26,8 @@ use super::online::online_cpus;
 use super::sampler::{CpuSampler, SampleSource, sample_ring_bytes};
 use super::sideband::Sideband;
 use super::stderr_tails::StderrTails;
+use super::syscalls::{SystemCallHooks, SystemCalls, Tap};
+use crate::clock::monotonic_ns;
 use crate::flow::Decision;
 use crate::io::calls;
 use crate::loss::{Ledger, LossReason, Signal};
@@ -61,6 +63,8 @@ pub struct KernelOptions {
     pub io: Option<IoOptions>,
     /// Whether connections are followed.
     pub watch_flows: bool,
+    /// Share of a CPU's time that watching system calls may cost it; 0 for no limit.
+    pub syscalls_share_max: f64,
 }
 
 /// Which I/O is counted.
@@ -100,6 +104,7 @@ pub struct Kernel {
     skip_share: Array<MapData, u32>,
     stderr: StderrTails,
     io: Option<IoMaps>,
+    system_calls: SystemCallHooks,
     counters: PerCpuArray<MapData, u64>,
     sampler: Option<CpuSampler>,
     sideband: Option<Sideband>,
@@ -131,6 +136,7 @@ impl Kernel {
         let decisions = Array::try_from(take_map(&mut ebpf, "DECISIONS")?)?;
         let skip_share = Array::try_from(take_map(&mut ebpf, "SKIP_SHARE")?)?;
         let io = IoMaps::take(&mut ebpf)?;
+        let system_calls = SystemCallHooks::take(&mut ebpf)?;
         let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
         let logger = (options.log_level > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
@@ -146,6 +152,7 @@ impl Kernel {
             skip_share,
             stderr,
             io: Some(io),
+            system_calls,
             counters,
             sampler: None,
             sideband: None,
@@ -177,6 +184,18 @@ impl Kernel {
     /// The last bytes that processes wrote to standard error.
     pub fn stderr_tails(&self) -> &StderrTails {
         &self.stderr
+    }
+
+    /// Watches system calls as much as the node can afford.
+    pub fn watch_system_calls(&mut self, now_ns: u64) {
+        if !self.system_calls.turn(&mut self.ebpf, now_ns) {
+            self.stderr.missed_until(now_ns);
+        }
+    }
+
+    /// How system calls are watched; `None` if they are not at all.
+    pub fn system_calls(&self) -> Option<SystemCalls> {
+        self.system_calls.report()
     }
 
     /// The counts of I/O, for the one who reads them. `None` from the second time on.
@@ -322,6 +341,7 @@ impl Kernel {
         for tracepoint in wanted(options) {
             self.attach_tracepoint(tracepoint, types.as_ref());
         }
+        self.begin_system_calls(options, types.as_ref());
         let is_told_by_sockets = |hook: &Hook| hook.taken() == Some(hooks::TOLD_BY_SOCKETS);
         if self.hooks.iter().any(is_told_by_sockets) {
             self.attach_tracepoint(&hooks::FLOW_RECEIVED, types.as_ref());
@@ -343,20 +363,46 @@ impl Kernel {
         self.hooks.push(hook);
     }
 
-    fn attach_tracepoint(&mut self, tracepoint: &Tracepoint, types: Result<&aya::Btf, &BtfError>) {
+    /// The hooks on all system calls, for those who need them.
+    fn begin_system_calls(&mut self, options: &KernelOptions, types: Result<&aya::Btf, &BtfError>) {
+        let counts_io = options.io.is_some();
+        let exit = (counts_io || options.keep_stderr)
+            .then(|| self.attach_tracepoint(&hooks::SYSCALL_EXIT, types))
+            .flatten();
+        let enter = counts_io.then(|| self.attach_tracepoint(&hooks::SYSCALL_ENTER, types)).flatten();
+        let wants_returns = options.keep_stderr || options.watch_flows;
+        let share = options.syscalls_share_max;
+        let budget_ns = (share > 0.0).then(|| share * 1e9);
+        let now_ns = monotonic_ns();
+        self.system_calls.begin(&mut self.ebpf, [enter, exit], counts_io, wants_returns, budget_ns, now_ns);
+    }
+
+    /// Tries the ways of a tracepoint; returns what was attached.
+    fn attach_tracepoint(
+        &mut self,
+        tracepoint: &Tracepoint,
+        types: Result<&aya::Btf, &BtfError>,
+    ) -> Option<Tap> {
         let mut hook = Hook::new(tracepoint.purpose, tracepoint.missing);
-        for (program, name) in tracepoint.ways {
+        let mut attached = None;
+        for &(program, name) in tracepoint.ways {
             if self.ebpf.program(program).is_some() {
-                hook.attempt(format!("tp_btf/{name}"), || {
+                let tap = hook.attempt(format!("tp_btf/{name}"), || {
                     let types = types.map_err(|error| anyhow::anyhow!("no kernel types: {error}"))?;
-                    attach_btf(&mut self.ebpf, program, name, types)
+                    load_btf(&mut self.ebpf, program, name, types)?;
+                    Tap::attach(&mut self.ebpf, program, name)
                 });
+                attached = attached.or(tap);
             }
-            hook.attempt(format!("raw_tp/{name}"), || {
-                attach_raw(&mut self.ebpf, &format!("{program}_raw"), name)
+            let tap = hook.attempt(format!("raw_tp/{name}"), || {
+                let program = format!("{program}_raw");
+                load_raw(&mut self.ebpf, &program)?;
+                Tap::attach(&mut self.ebpf, &program, name)
             });
+            attached = attached.or(tap);
         }
         self.hooks.push(hook);
+        attached
     }
 
     fn counter(&self, signal: Signal, counter: KernelCounter) -> u64 {
@@ -365,17 +411,14 @@ impl Kernel {
     }
 }
 
-/// The tracepoints that these options need.
+/// The tracepoints that these options need, without those of system calls.
 fn wanted(options: &KernelOptions) -> impl Iterator<Item = &'static Tracepoint> {
     let crash: &[Tracepoint] = if options.watch_crashes { hooks::CRASH } else { &[] };
     let io: &[Tracepoint] = if options.io.is_some() { hooks::IO } else { &[] };
     let measures_waits = options.io.as_ref().is_some_and(|io| io.scheduler);
     let scheduler: &[Tracepoint] = if measures_waits || options.watch_flows { hooks::SCHEDULER } else { &[] };
     let flow: &[Tracepoint] = if options.watch_flows { hooks::FLOW } else { &[] };
-    let syscall_exit = (options.keep_stderr || options.io.is_some()).then_some(&hooks::SYSCALL_EXIT);
-    let syscall_enter = options.io.is_some().then_some(&hooks::SYSCALL_ENTER);
-    let system_calls = syscall_exit.into_iter().chain(syscall_enter);
-    hooks::PROCESS.iter().chain(crash).chain(system_calls).chain(io).chain(scheduler).chain(flow)
+    hooks::PROCESS.iter().chain(crash).chain(io).chain(scheduler).chain(flow)
 }
 
 /// What numbers mean stands in the daemon: the programs look it up.
@@ -468,25 +511,26 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
     }
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+/// Takes a map out of the object.
+///
+/// # Errors
+///
+/// If it has no such map: it and the daemon do not belong together.
+pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
 }
 
-fn attach_btf(ebpf: &mut Ebpf, program: &str, tracepoint: &str, types: &aya::Btf) -> Result<()> {
+fn load_btf(ebpf: &mut Ebpf, program: &str, tracepoint: &str, types: &aya::Btf) -> Result<()> {
     let Some(program) = ebpf.program_mut(program) else { bail!("the object has no program {program}") };
     let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, types).map_err(explain)?;
-    program.attach()?;
-    Ok(())
+    program.load(tracepoint, types).map_err(explain)
 }
 
-fn attach_raw(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<()> {
+fn load_raw(ebpf: &mut Ebpf, program: &str) -> Result<()> {
     let Some(program) = ebpf.program_mut(program) else { bail!("the object has no program {program}") };
     let program: &mut RawTracePoint = program.try_into()?;
-    program.load().map_err(explain)?;
-    program.attach(tracepoint)?;
-    Ok(())
+    program.load().map_err(explain)
 }
 
 fn load_sampler(ebpf: &mut Ebpf) -> Result<i32> {

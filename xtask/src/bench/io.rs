@@ -28,6 +28,9 @@ pub const CONTAINERS: usize = 1_000;
 /// The agent without the hooks of I/O and scheduling.
 const NO_IO: &str = "io.enabled=false";
 
+/// Every system call is watched, whatever that costs.
+pub const NO_BUDGET: &str = "budget.syscalls_percent=0";
+
 /// Without the hook of the scheduler.
 const NO_SCHEDULER: &str = "io.scheduler=false";
 

@@ -14,6 +14,7 @@ use super::super::report::table;
 use super::super::setup::Bench;
 use super::super::tools::find;
 use super::programs::Call;
+use super::super::io::NO_BUDGET;
 use super::spawns::NO_STDERR;
 
 /// The last call of each thread and its result. `->` is understood by all versions.
@@ -84,8 +85,8 @@ impl Runs {
         };
         let pair = match observer {
             Observer::Nobody => pair()?,
-            Observer::Agent => with_agent(&[])?,
-            Observer::AgentWithoutStderr => with_agent(&[NO_STDERR])?,
+            Observer::Agent => with_agent(&[NO_BUDGET])?,
+            Observer::AgentWithoutStderr => with_agent(&[NO_BUDGET, NO_STDERR])?,
             Observer::Ring => match start_ring(bench) {
                 Ok(_ring) => pair()?,
                 Err(error) => {

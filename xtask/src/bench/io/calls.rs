@@ -14,7 +14,7 @@ use super::super::numbers::{Spread, percentile};
 use super::super::report::table;
 use super::super::setup::Bench;
 use super::programs::{Batch, CALLS};
-use super::{NO_IO, NO_SCHEDULER, NO_STDERR};
+use super::{NO_BUDGET, NO_IO, NO_SCHEDULER, NO_STDERR};
 
 pub const TARGET_NS_MAX: f64 = 100.0;
 
@@ -84,8 +84,8 @@ impl Observer {
     fn settings(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Nobody | Self::Floor => None,
-            Self::Io => Some(&["io.enabled=true", NO_STDERR, NO_SCHEDULER]),
-            Self::Defaults => Some(&[]),
+            Self::Io => Some(&[NO_BUDGET, NO_STDERR, NO_SCHEDULER]),
+            Self::Defaults => Some(&[NO_BUDGET]),
             Self::NoIo => Some(&[NO_IO, NO_STDERR]),
         }
     }

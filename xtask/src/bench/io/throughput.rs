@@ -16,14 +16,15 @@ use super::super::turns::{Ratios, Speeds};
 use super::nginx::{self, Nginx};
 use super::postgres::{self, Postgres, Transactions};
 use super::programs::COPY_BLOCK_BYTES;
-use super::{NO_IO, NO_STDERR, NO_TRACES};
+use super::{NO_BUDGET, NO_IO, NO_STDERR, NO_TRACES};
 
 pub const TARGET_RATIO_MIN: f64 = 0.97;
 
 /// The agents, and how the report calls them; the first has the target.
-const AGENTS: [(&str, &[&str]); 4] = [
+const AGENTS: [(&str, &[&str]); 5] = [
     ("defaults", &[]),
-    ("I/O alone", &[NO_STDERR, NO_TRACES]),
+    ("every call watched", &[NO_BUDGET]),
+    ("I/O alone, every call watched", &[NO_BUDGET, NO_STDERR, NO_TRACES]),
     ("traces alone", &[NO_IO, NO_STDERR]),
     ("neither", &[NO_IO, NO_STDERR, NO_TRACES]),
 ];
@@ -59,7 +60,9 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
          Hz, and a backend on the same machine. dd: 128 MiB at a time, `bs={COPY_BLOCK_BYTES}`; from /dev/zero to /dev/null \
          it does nothing but system calls, which is the worst case and has no target. nginx: one worker, a file of {} bytes, \
          `wrk` with {} connections. PostgreSQL: pgbench with {} clients at scale {}, no wait for the disk. The agent's \
-         defaults have the target; the others leave out of `{NO_IO}`, `{NO_STDERR}` and `{NO_TRACES}` what they name.\n\n{}",
+         defaults have the target; they watch system calls as long as their budget allows, and for a part of the time beyond it. \
+         The others leave out of `{NO_IO}`, `{NO_STDERR}` and `{NO_TRACES}` what they name, or watch every call by \
+         `{NO_BUDGET}`.\n\n{}",
         seconds(bench.plan.io_run),
         bench.plan.io_rounds,
         nginx::FILE_BYTES,
