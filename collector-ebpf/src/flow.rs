@@ -79,7 +79,7 @@ fn at_syscall(registers: *const c_void, result: i64) {
     let Some([descriptor, ..]) = arch::syscall_arguments(registers, false) else { return };
     let thread = Thread::current(false);
     let Some(sock) = io::sock_of(&thread, descriptor as u32) else { return };
-    on_transfer(sock, result as u32, way, registers, false);
+    on_transfer(sock, result as u32, way, false, || registers);
 }
 
 #[inline(always)]
@@ -88,14 +88,20 @@ fn at_socket(sock: *const c_void, result: i32, flags: i32, way: Way) -> i32 {
         return 0;
     }
     // SAFETY: the helpers have no preconditions but a task with the type of one.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void };
-    on_transfer(sock, result as u32, way, registers, true);
+    let registers = || unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void };
+    on_transfer(sock, result as u32, way, true, registers);
     0
 }
 
-/// A call moved bytes over a socket of any kind.
+/// A call moved bytes over a socket of any kind. Its registers are looked for only if its bytes are wanted.
 #[inline(always)]
-fn on_transfer(sock: *const c_void, length: u32, way: Way, registers: *const c_void, is_typed: bool) {
+fn on_transfer(
+    sock: *const c_void,
+    length: u32,
+    way: Way,
+    is_typed: bool,
+    registers: impl FnOnce() -> *const c_void,
+) {
     let (tgid, tid) = task::current_ids();
     if tgid == OWN_TGID.load() {
         return;
@@ -107,6 +113,7 @@ fn on_transfer(sock: *const c_void, length: u32, way: Way, registers: *const c_v
         connection::count(connection, length, way)
     };
     if message.wanted_bytes != 0 {
+        let registers = registers();
         let source = capture::Source::of(registers, is_typed, message.number_in_call);
         let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
         capture::send(&message, way, &source, &caller);

@@ -36,7 +36,7 @@ use crate::symbolize::SymbolOptions;
 pub const DEFAULT_PATH: &str = "/etc/kansoku/config.yaml";
 
 /// Exchanges in a second that are looked at for each CPU of the node: some percent of one, by the bench.
-const EXCHANGES_PER_CPU_MAX: u64 = 5_000;
+const EXCHANGES_PER_CPU_MAX: u64 = 2_500;
 
 /// Everything that can be configured, validated.
 pub struct Config {

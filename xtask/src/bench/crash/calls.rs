@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use super::super::agent::{Agent, FREQUENCY_HZ, Peer};
 use super::super::figures::Measured;
 use super::super::interrupt::pause;
+use super::super::io::NO_BUDGET;
 use super::super::numbers::{Spread, seconds};
 use super::super::report::table;
 use super::super::setup::Bench;
 use super::super::tools::find;
 use super::programs::Call;
-use super::super::io::NO_BUDGET;
 use super::spawns::NO_STDERR;
 
 /// The last call of each thread and its result. `->` is understood by all versions.
