@@ -138,6 +138,8 @@ impl SystemCallHooks {
         let costs = self.measure(ebpf, most).unwrap_or(COSTS_DEFAULT);
         tracing::debug!(?costs, "what it costs to watch a system call, in nanoseconds");
         self.new_calls();
+        // Nobody looked before: a thread that has never asked an event queue since has 0.
+        self.blindness = 0;
         self.set(ebpf, most, &vec![1; self.seen.len()]);
         self.duty = Some(Duty::new(budget_ns, costs, most, rest, now_ns));
     }
