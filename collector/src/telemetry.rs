@@ -18,7 +18,9 @@ pub use cardinality::{Cardinality, OVERFLOW_ATTRIBUTE};
 pub use explicit::{ExplicitHistogram, Summary};
 pub use histogram::{Exemplar, ExponentialHistogram};
 pub use increments::{Increments, Step};
-pub use metric::{Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary};
+pub use metric::{
+    ClusterObject, Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary,
+};
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
 pub use span::{Proof, Span, SpanContext, SpanKind, SpanValue, hexadecimal};
 

@@ -17,7 +17,6 @@ use anyhow::{Error, bail};
 
 use crate::telemetry::{
     Fingerprint, Increments, MetricKind, OwnerFingerprints, Point, SeriesHasher, Snapshot, Step, Value,
-    Vocabulary,
 };
 
 /// What is remembered of series, bytes: about 340,000 numbers or 21,000 full histograms. More wait, counted.
@@ -118,9 +117,7 @@ impl Deltas {
         };
         taker.increments.begin();
         for metric in &mut snapshot.metrics {
-            let is_exported =
-                matches!(metric.vocabulary, Vocabulary::OpenTelemetry | Vocabulary::Application);
-            if !is_exported || !self.preference.is_delta(metric.kind) {
+            if !metric.vocabulary.is_pushed() || !self.preference.is_delta(metric.kind) {
                 continue;
             }
             let name = self.hasher.metric(metric);

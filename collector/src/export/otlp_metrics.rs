@@ -67,6 +67,7 @@ pub fn metrics_requests(
             Owner::Agent => host.of_agent(),
             Owner::Host => host.of_host(),
             Owner::Subject(subject) => host.of(subject),
+            Owner::Object(object) => host.of_object(object),
             Owner::Endpoint(endpoint) => host.of_endpoint(endpoint),
         };
         packer.add(&resource, pieces);
@@ -75,7 +76,7 @@ pub fn metrics_requests(
 }
 
 fn is_exported(metric: &Metric) -> bool {
-    matches!(metric.vocabulary, Vocabulary::OpenTelemetry | Vocabulary::Application)
+    metric.vocabulary.is_pushed()
 }
 
 /// Whether a metric's numbers are integers: sums of bytes and of countable things (`{process}`), and gauges of bytes.
@@ -84,9 +85,10 @@ fn is_exported(metric: &Metric) -> bool {
 fn is_whole(metric: &Metric) -> bool {
     let is_annotation = metric.unit.starts_with('{') && metric.unit.ends_with('}') && metric.unit != "{cpu}";
     match (metric.vocabulary, metric.kind) {
-        (Vocabulary::OpenTelemetry, MetricKind::Counter | MetricKind::UpDownCounter) => {
-            metric.unit == "By" || is_annotation
-        }
+        (
+            Vocabulary::OpenTelemetry | Vocabulary::Cluster,
+            MetricKind::Counter | MetricKind::UpDownCounter,
+        ) => metric.unit == "By" || is_annotation,
         (Vocabulary::OpenTelemetry, MetricKind::Gauge) => metric.unit == "By",
         _ => false,
     }
@@ -105,19 +107,19 @@ impl<'a> Owners<'a> {
     fn pieces_of(&mut self, owner: &'a Owner) -> &mut Vec<Piece> {
         let position = match owner {
             Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.position(owner),
-            Owner::Subject(subject) => {
-                let address = Arc::as_ptr(subject) as usize;
-                match self.by_address.get(&address) {
-                    Some(position) => *position,
-                    None => {
-                        let position = self.position(owner);
-                        self.by_address.insert(address, position);
-                        position
-                    }
-                }
-            }
+            Owner::Subject(subject) => self.position_at(Arc::as_ptr(subject) as usize, owner),
+            Owner::Object(object) => self.position_at(Arc::as_ptr(object) as usize, owner),
         };
         &mut self.in_order[position].1
+    }
+
+    fn position_at(&mut self, address: usize, owner: &'a Owner) -> usize {
+        if let Some(position) = self.by_address.get(&address) {
+            return *position;
+        }
+        let position = self.position(owner);
+        self.by_address.insert(address, position);
+        position
     }
 
     fn position(&mut self, owner: &'a Owner) -> usize {

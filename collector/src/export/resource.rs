@@ -8,15 +8,20 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::identity::Subject;
-use crate::telemetry::{Endpoint, Owner};
+use crate::telemetry::{ClusterObject, Endpoint, Owner};
 
 /// Attributes of resources that are numbers.
 const NUMBERS: [&str; 2] = ["k8s.container.restart_count", "server.port"];
+
+/// Attributes that say which host it is, whoever set them.
+const HOST_PREFIXES: [&str; 3] = ["host.", "os.", "k8s.node."];
 
 /// Attributes of the host and those that the user added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostResource {
     attributes: Vec<(String, String)>,
+    /// Those of the user that say nothing of this host.
+    shared: Vec<(String, String)>,
 }
 
 impl HostResource {
@@ -35,7 +40,9 @@ impl HostResource {
         let found = found.into_iter().filter(|(key, value)| !value.is_empty() && is_new(key));
         let mut attributes: Vec<_> = found.map(|(key, value)| (key.to_owned(), value)).collect();
         attributes.extend(extra.iter().cloned());
-        Self { attributes }
+        let is_of_host = |key: &str| HOST_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+        let shared = extra.iter().filter(|(key, _)| !is_of_host(key)).cloned().collect();
+        Self { attributes, shared }
     }
 
     /// The resource of a subject on this host. The subject wins over the host's attributes.
@@ -62,10 +69,22 @@ impl HostResource {
         self.merge(std::iter::empty())
     }
 
+    /// The resource of an object of the cluster: its own attributes and those of the user, and nothing of this host, so that it
+    /// is the same whichever agent tells of it.
+    pub fn of_object(&self, object: &ClusterObject) -> Resource {
+        let of_user =
+            self.shared.iter().filter(|(key, _)| object.attributes.iter().all(|(name, _)| name != key));
+        let of_user = of_user.map(|(key, value)| (key.as_str(), value.as_str()));
+        let own = object.attributes.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+        let attributes = own.chain(of_user).map(|(key, value)| typed(key, value)).collect();
+        Resource { attributes, ..Resource::default() }
+    }
+
     /// The resource of an endpoint: its owner's, with what tells it from the owner's other endpoints.
     pub fn of_endpoint(&self, endpoint: &Endpoint) -> Resource {
         let mut resource = match &endpoint.owner {
             Owner::Subject(subject) => self.of(subject),
+            Owner::Object(object) => self.of_object(object),
             Owner::Agent => self.of_agent(),
             // An endpoint of an endpoint is not made.
             Owner::Host | Owner::Endpoint(_) => self.of_host(),
@@ -126,5 +145,27 @@ fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_nothing_of_the_host() {
+        let extra = [
+            ("k8s.cluster.name", "test"),
+            ("k8s.node.name", "n1"),
+            ("host.name", "h"),
+            ("k8s.pod.name", "x"),
+        ];
+        let extra = extra.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let attributes =
+            vec![("k8s.pod.name".into(), "shop-1".into()), ("k8s.node.name".into(), "n7".into())];
+        let object = ClusterObject { attributes, ..ClusterObject::default() };
+        let expected = [("k8s.pod.name", "shop-1"), ("k8s.node.name", "n7"), ("k8s.cluster.name", "test")];
+        let expected = expected.map(|(key, value)| attribute(key, value.to_owned()));
+        assert_eq!(HostResource::read(&extra).of_object(&object).attributes, expected);
     }
 }

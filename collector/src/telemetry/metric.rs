@@ -55,6 +55,10 @@ pub enum Vocabulary {
     Cadvisor,
     /// node_exporter's `node_*`, to Prometheus only.
     NodeExporter,
+    /// kube-state-metrics' `kube_*`, to Prometheus only.
+    KubeState,
+    /// OpenTelemetry's of objects of the cluster, over OTLP only: the endpoint has them in kube-state-metrics' words.
+    Cluster,
     /// An application's own, over OTLP only: whoever scrapes us can scrape it.
     Application,
 }
@@ -81,8 +85,19 @@ pub enum Owner {
     Host,
     /// A container's, a service's or a program's.
     Subject(Arc<Subject>),
+    /// An object's of the cluster, wherever it is: nothing of this host is in its resource.
+    Object(Arc<ClusterObject>),
     /// An endpoint of one of the others, with what tells it from the owner's other endpoints.
     Endpoint(Arc<Endpoint>),
+}
+
+/// An object that the API server tells of: a node, a pod of any node, a Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClusterObject {
+    /// Its resource attributes, such as `k8s.namespace.name` and `k8s.pod.uid`.
+    pub attributes: Vec<(Text, Text)>,
+    /// The labels of its series on the endpoint, those without a value too.
+    pub labels: Vec<(Text, Text)>,
 }
 
 /// An endpoint that gives metrics of an owner: its resource is the owner's with these attributes added.
@@ -122,8 +137,15 @@ impl Owner {
         match self {
             Self::Subject(subject) => subject.pod.is_awaited(now_ns),
             Self::Endpoint(endpoint) => endpoint.owner.is_awaited(now_ns),
-            Self::Agent | Self::Host => false,
+            Self::Agent | Self::Host | Self::Object(_) => false,
         }
+    }
+}
+
+impl Vocabulary {
+    /// Whether its metrics go out over OTLP.
+    pub fn is_pushed(self) -> bool {
+        matches!(self, Self::OpenTelemetry | Self::Application | Self::Cluster)
     }
 }
 

@@ -38,7 +38,7 @@ impl SeriesHasher {
         match owner {
             Owner::Subject(subject) => self.of(&subject.key()),
             Owner::Endpoint(endpoint) => self.of(&(self.owner(&endpoint.owner), &endpoint.attributes)),
-            Owner::Agent | Owner::Host => self.of(owner),
+            Owner::Agent | Owner::Host | Owner::Object(_) => self.of(owner),
         }
     }
 
@@ -97,10 +97,12 @@ impl<'a> OwnerFingerprints<'a> {
     pub fn of(&mut self, owner: &Owner) -> Fingerprint {
         match owner {
             Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.hasher.owner(owner),
-            Owner::Subject(subject) => {
-                let address = Arc::as_ptr(subject) as usize;
-                *self.by_address.entry(address).or_insert_with(|| self.hasher.owner(owner))
-            }
+            Owner::Subject(subject) => self.at(Arc::as_ptr(subject) as usize, owner),
+            Owner::Object(object) => self.at(Arc::as_ptr(object) as usize, owner),
         }
+    }
+
+    fn at(&mut self, address: usize, owner: &Owner) -> Fingerprint {
+        *self.by_address.entry(address).or_insert_with(|| self.hasher.owner(owner))
     }
 }

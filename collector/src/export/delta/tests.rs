@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::telemetry::{Exemplar, ExponentialHistogram, Metric, Owner};
+use crate::telemetry::{Exemplar, ExponentialHistogram, Metric, Owner, Vocabulary};
 
 /// Time, then the series: name, start, value.
 type Given<'a> = (u64, &'a [(&'static str, u64, f64)]);

@@ -61,7 +61,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Exposes metrics of `vocabularies`, except [`Vocabulary::Application`]. `target` becomes `target_info`, if there
+    /// Exposes metrics of `vocabularies`, except those that only OTLP has. `target` becomes `target_info`, if there
     /// is any; `created` adds a `_created` series for each counter and histogram of OpenMetrics.
     pub fn new(vocabularies: HashSet<Vocabulary>, target: Vec<(Text, Text)>, created: bool) -> Self {
         Self { vocabularies, target, created }

@@ -30,9 +30,8 @@ pub fn families<'a>(snapshot: &'a Snapshot, vocabularies: &HashSet<Vocabulary>) 
         TARGET.iter().map(|name| ((*name).to_owned(), None)).collect();
     let mut conflicts = 0;
     for metric in &snapshot.metrics {
-        let is_exposed =
-            metric.vocabulary != Vocabulary::Application && vocabularies.contains(&metric.vocabulary);
-        if !is_exposed || metric.points.is_empty() {
+        let is_exposed = !matches!(metric.vocabulary, Vocabulary::Application | Vocabulary::Cluster);
+        if !is_exposed || !vocabularies.contains(&metric.vocabulary) || metric.points.is_empty() {
             continue;
         }
         let name = FamilyName::of(metric);

@@ -1,7 +1,8 @@
 //! The labels of a series: whose it is, then its attributes.
 //!
 //! A name is made legal once, and an owner's labels are written once, however many series carry them. Refuses: two
-//! series with the same labels in one family; labels without a value, which Prometheus takes for absent.
+//! series with the same labels in one family; labels without a value, which Prometheus takes for absent, but for those of
+//! kube-state-metrics: there they keep a scraper from putting the target's own in their place.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use fnv::FnvHashMap;
 
 use super::{names, numbers};
 use crate::identity::Subject;
-use crate::telemetry::{Owner, Point, Text, Vocabulary};
+use crate::telemetry::{ClusterObject, Owner, Point, Text, Vocabulary};
 
 /// The labels that say whose a series is. An attribute by one of these names becomes `exported_...` on every series
 /// of a subject, as Prometheus itself does with a target's labels.
@@ -25,7 +26,7 @@ const ATTRIBUTES_MAX: usize = 64;
 /// Reads labels within one encoding of one snapshot.
 pub struct Labels<'a> {
     names: Names<'a>,
-    owners: FnvHashMap<*const Subject, OwnerLabels<'a>>,
+    owners: FnvHashMap<usize, OwnerLabels<'a>>,
     nobody: OwnerLabels<'a>,
     attributes: Vec<Label<'a>>,
     seen: FnvHashMap<u64, (&'a Point, Vocabulary)>,
@@ -83,34 +84,34 @@ impl<'a> Labels<'a> {
             hash = hash.wrapping_add(1);
         }
         self.seen.insert(hash, (point, vocabulary));
-        let owner =
-            subject(point, vocabulary).and_then(|subject| self.owners.get(&std::ptr::from_ref(subject)));
+        let owner = whom(point, vocabulary).and_then(|whom| self.owners.get(&whom.address()));
         let owner = owner.unwrap_or(&self.nobody);
         Some(SeriesLabels { names: &self.names, owner, attributes: &self.attributes })
     }
 
     /// The labels of `attributes` alone.
     pub fn of_attributes(&mut self, attributes: &'a [(Text, Text)]) -> SeriesLabels<'_, 'a> {
-        self.fill_attributes(attributes, false);
+        self.fill_attributes(attributes, false, false);
         SeriesLabels { names: &self.names, owner: &self.nobody, attributes: &self.attributes }
     }
 
     /// Reads the labels of `point`, and returns a hash of them whatever their order.
     fn fill(&mut self, point: &'a Point, vocabulary: Vocabulary) -> u64 {
-        let owner = subject(point, vocabulary);
-        self.fill_attributes(&point.attributes, owner.is_some());
-        let mut hash = owner.map_or(0, |subject| self.owner_hash(subject));
+        let whom = whom(point, vocabulary);
+        let is_subject = matches!(whom, Some(Whom::Subject(_)));
+        self.fill_attributes(&point.attributes, is_subject, vocabulary == Vocabulary::KubeState);
+        let mut hash = whom.map_or(0, |whom| self.owner_hash(whom));
         for label in &self.attributes {
             hash = hash.wrapping_add(self.hasher.hash_one((label.name, &*label.value)));
         }
         hash
     }
 
-    fn fill_attributes(&mut self, attributes: &'a [(Text, Text)], is_subject: bool) {
+    fn fill_attributes(&mut self, attributes: &'a [(Text, Text)], is_subject: bool, keeps_empty: bool) {
         self.attributes.clear();
         let mut is_doubled = false;
         for (position, (key, value)) in attributes.iter().take(ATTRIBUTES_MAX).enumerate() {
-            if value.is_empty() {
+            if value.is_empty() && !keeps_empty {
                 continue;
             }
             let name = self.names.name(position, key, is_subject);
@@ -130,18 +131,14 @@ impl<'a> Labels<'a> {
         }
     }
 
-    fn owner_hash(&mut self, subject: &'a Subject) -> u64 {
+    fn owner_hash(&mut self, whom: Whom<'a>) -> u64 {
         let (names, hasher) = (&mut self.names, &self.hasher);
-        self.owners
-            .entry(std::ptr::from_ref(subject))
-            .or_insert_with(|| OwnerLabels::of(subject, names, hasher))
-            .hash
+        self.owners.entry(whom.address()).or_insert_with(|| OwnerLabels::of(whom, names, hasher)).hash
     }
 
     fn sorted(&mut self, point: &'a Point, vocabulary: Vocabulary) -> Vec<(u32, Cow<'a, str>)> {
         self.fill(point, vocabulary);
-        let owner =
-            subject(point, vocabulary).and_then(|subject| self.owners.get(&std::ptr::from_ref(subject)));
+        let owner = whom(point, vocabulary).and_then(|whom| self.owners.get(&whom.address()));
         let owner = owner.into_iter().flat_map(|owner| &owner.labels);
         let mut all: Vec<_> = owner.map(|(name, value)| (*name, Cow::Borrowed(*value))).collect();
         all.extend(self.attributes.iter().map(|label| (label.name, label.value.clone())));
@@ -174,36 +171,63 @@ pub fn write_pair(out: &mut String, name: &str, value: &str) {
     out.push_str("\",");
 }
 
-/// Whom the labels name: metrics of cAdvisor and node_exporter carry all they have in their attributes.
-fn subject(point: &Point, vocabulary: Vocabulary) -> Option<&Subject> {
-    match &point.owner {
-        Owner::Subject(subject) if vocabulary == Vocabulary::OpenTelemetry => Some(subject),
+/// Whom the labels name.
+#[derive(Clone, Copy)]
+enum Whom<'a> {
+    Subject(&'a Subject),
+    Object(&'a ClusterObject),
+}
+
+/// Metrics of cAdvisor and node_exporter carry all they have in their attributes.
+fn whom(point: &Point, vocabulary: Vocabulary) -> Option<Whom<'_>> {
+    match (&point.owner, vocabulary) {
+        (Owner::Subject(subject), Vocabulary::OpenTelemetry) => Some(Whom::Subject(subject)),
+        (Owner::Object(object), Vocabulary::KubeState) => Some(Whom::Object(object)),
         _ => None,
     }
 }
 
+impl Whom<'_> {
+    /// What tells it from others within one snapshot.
+    fn address(&self) -> usize {
+        match self {
+            Self::Subject(subject) => std::ptr::from_ref(*subject) as usize,
+            Self::Object(object) => std::ptr::from_ref(*object) as usize,
+        }
+    }
+}
+
 impl<'a> OwnerLabels<'a> {
-    fn of(subject: &'a Subject, names: &mut Names<'a>, hasher: &RandomState) -> Self {
-        let pod = subject.pod();
-        let values = [
-            pod.map(|pod| pod.namespace.as_str()),
-            pod.map(|pod| pod.name.as_str()),
-            pod.map(|pod| pod.container.as_str()),
-            pod.and_then(|pod| pod.image.as_deref()),
-            subject.container.as_ref().map(|container| container.id.as_str()),
-            Some(subject.service_name()),
-            subject.unit.as_deref(),
-        ];
+    fn of(whom: Whom<'a>, names: &mut Names<'a>, hasher: &RandomState) -> Self {
         let mut owner = Self::default();
-        for (label, value) in OWNER_LABELS.into_iter().zip(values) {
-            let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+        let mut add = |label: &str, value: &'a str| {
             let name = names.of_label(label.to_owned());
             owner.labels.push((name, value));
             owner.hash = owner.hash.wrapping_add(hasher.hash_one((name, value)));
             write_pair(&mut owner.text, label, value);
+        };
+        match whom {
+            Whom::Subject(subject) => labels_of(subject).for_each(|(label, value)| add(label, value)),
+            Whom::Object(object) => object.labels.iter().for_each(|(label, value)| add(label, value)),
         }
         owner
     }
+}
+
+/// The labels of a subject that have a value.
+fn labels_of(subject: &Subject) -> impl Iterator<Item = (&'static str, &str)> {
+    let pod = subject.pod();
+    let values = [
+        pod.map(|pod| pod.namespace.as_str()),
+        pod.map(|pod| pod.name.as_str()),
+        pod.map(|pod| pod.container.as_str()),
+        pod.and_then(|pod| pod.image.as_deref()),
+        subject.container.as_ref().map(|container| container.id.as_str()),
+        Some(subject.service_name()),
+        subject.unit.as_deref(),
+    ];
+    let pairs = OWNER_LABELS.into_iter().zip(values);
+    pairs.filter_map(|(label, value)| Some((label, value.filter(|value| !value.is_empty())?)))
 }
 
 /// Label names by number: equal numbers, equal names.
@@ -326,6 +350,16 @@ mod tests {
             &[("pod", "2"), ("exported_pod", "1")],
             &format!("{SHOP}exported_pod=\"1;2\","),
         );
+    }
+
+    #[test]
+    fn objects_keep_labels_without_a_value() {
+        let labels = vec![("pod".into(), "shop-1".into()), ("node".into(), "".into())];
+        let object = Arc::new(ClusterObject { labels, ..ClusterObject::default() });
+        let check =
+            |vocabulary, expected| check(Owner::Object(object.clone()), vocabulary, &[("a", "")], expected);
+        check(Vocabulary::KubeState, r#"pod="shop-1",node="",a="","#);
+        check(Vocabulary::OpenTelemetry, "");
     }
 
     #[test]
