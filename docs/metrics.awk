@@ -1,5 +1,6 @@
 # An OpenMetrics page -> tables of its families: name, type, unit, labels, help. Series and values are left out.
 function group(name) {
+  if (name ~ /^kube_/) return 8
   if (name ~ /^(container_pressure_(cpu|io|memory)|container_(cpu_(user|system|usage|cfs)|fs_|network_(receive|transmit)|oom_events|processes|sockets|spec|start|threads|ulimits|last_seen)|container_memory_(rss|cache|swap|mapped_file|failcnt|failures|kernel_usage|max_usage_bytes|total_)|machine_)/ \
       && name !~ /^container_(cpu_usage$|memory_(rss|cache|swap)_bytes)/) return 4
   if (name ~ /^node_/) return 5
@@ -13,7 +14,7 @@ function row(name) {
   labels = ""
   count = split(order[name], parts, " ")
   for (part = 1; part <= count; part++)
-    if (parts[part] !~ /^(le|namespace|pod|container|image|container_id|service_name|unit|id|name)$/ || group(name) == 5)
+    if (parts[part] !~ /^(le|namespace|pod|container|image|container_id|service_name|unit|id|name)$/ || group(name) == 5 || group(name) == 8)
       labels = labels (labels == "" ? "" : ", ") "`" parts[part] "`"
   printf "| `%s` | %s | %s | %s | %s |\n", name (type[name] == "counter" ? "_total" : ""), type[name], unit[name], labels, help[name]
 }
@@ -23,6 +24,8 @@ function row(name) {
 /^# EOF/  { next }
 {
   line = $0
+  # On all series of kube-state-metrics, so that no scrape puts another in its place.
+  gsub(/node="",?/, "", line)
   if (!sub(/^[^{ ]*\{/, "", line)) next
   # Values may hold anything but a bare quote: they go first.
   gsub(/\\"/, "", line); gsub(/"[^"]*"/, "", line); sub(/\}.*/, "", line)
@@ -37,7 +40,8 @@ END {
   titles[3] = "Node, in OpenTelemetry's words"; titles[4] = "Containers, in cAdvisor's words (`prometheus.cadvisor`)"
   titles[5] = "Node, in node_exporter's words (`prometheus.node_exporter`)"; titles[6] = "The agent, and deaths"
   titles[7] = "Requests, and who calls whom (`trace.enabled`)"
-  for (number = 1; number <= 7; number++) {
+  titles[8] = "The cluster, in kube-state-metrics' words (`kubernetes.cluster`)"
+  for (number = 1; number <= 8; number++) {
     printf "\n## %s\n\n| name | type | unit | labels | help |\n| --- | --- | --- | --- | --- |\n", titles[number]
     for (at = 1; at <= total; at++) if (group(names[at]) == number) row(names[at])
   }

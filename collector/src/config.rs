@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 pub use keys::{Key, Kind, keys};
 pub use resolve::{Origin, Resolved, Sources, Value};
 
+use crate::cluster::ClusterOptions;
 use crate::crash::spool::SpoolLimits;
 use crate::crash::verdict::Exits;
 use crate::crash::{CrashOptions, Redactor};
@@ -78,6 +79,10 @@ pub struct Config {
     pub scrape_annotations: bool,
     /// Time between two scrapes of a page.
     pub scrape_interval: Duration,
+    /// What one elected agent does for the whole cluster; `None` for nothing.
+    pub cluster: Option<ClusterOptions>,
+    /// Whether pages of the cluster must have its certificates.
+    pub cluster_verify: bool,
     /// CA certificates for those over TLS; the system's where there are none.
     pub scrape_authorities: Option<PathBuf>,
     /// What must not leave in crash records.
@@ -102,6 +107,7 @@ impl Config {
             })
             .collect::<Result<Vec<_>>>()?;
         crate::export::otlp::check(&endpoints)?;
+        let is_pushed = endpoints.iter().any(|(signal, _)| *signal == Signal::Metrics);
         let (dump, names) = (dump(resolved)?, kubernetes::names(resolved)?);
         let ring_bytes = resolved.integer("profile.sample_ring_bytes");
         if ring_bytes != 0 && !ring_bytes.is_power_of_two() {
@@ -155,8 +161,10 @@ impl Config {
                 files_max: resolved.integer("crash.spool_files_max") as usize,
             },
             dump,
+            cluster: metrics::cluster(resolved, &names)?,
             names,
-            meter: metrics::meter(resolved)?,
+            meter: metrics::meter(resolved, is_pushed)?,
+            cluster_verify: resolved.flag("scrape.cluster_verify"),
             temporality: resolved.text("otlp.metrics.temporality").parse()?,
             prometheus: metrics::prometheus(resolved)?,
             scrape_targets: metrics::targets(resolved)?,

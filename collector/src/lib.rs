@@ -7,6 +7,7 @@ pub mod agent;
 pub mod arch;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod crash;
 pub mod daemon;

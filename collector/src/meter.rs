@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::clock::{monotonic_ns, unix_ns};
+use crate::cluster::{Cluster, Words};
 use crate::export::prometheus::{Server, SnapshotAnswers};
 use crate::identity::{CgroupName, Directory, Key, Placement};
 use crate::io::Io;
@@ -20,7 +21,7 @@ use crate::telemetry::cardinality::Limits;
 use crate::telemetry::{Cardinality, Metric, MetricKind, Owner, Point, Snapshot, Vocabulary};
 
 /// A scrape gets the last snapshot if it is younger than this: scrapers in step cost one collection.
-const FRESH: Duration = Duration::from_millis(900);
+pub const FRESH: Duration = Duration::from_millis(900);
 
 /// How often news are taken when nobody scrapes.
 const TURN: Duration = Duration::from_millis(100);
@@ -57,6 +58,8 @@ pub struct MeterOptions {
     pub cadvisor: bool,
     /// Whether the files that containers wrote are added up.
     pub layers: bool,
+    /// In whose words objects of the cluster are told.
+    pub words: Words,
     /// Where the node's `/proc` and `/sys` are.
     pub root: PathBuf,
     /// How many series there may be.
@@ -73,8 +76,10 @@ pub struct Meter {
     pub server: Option<Server>,
     /// The scraper of applications.
     pub scraper: Option<Scraper>,
+    /// This agent's part in the election, if there is one.
+    pub cluster: Option<Cluster>,
     /// Who finds applications to scrape.
-    pub discovery: Option<Discovery>,
+    pub discovery: Discovery,
     /// Who takes a snapshot on each tick.
     pub sink: Box<dyn MetricSink>,
 }
@@ -82,8 +87,8 @@ pub struct Meter {
 impl Meter {
     /// Runs until the pipeline lets go of its end, then hands over a last snapshot.
     pub fn run(self, news: &Receiver<News>, io: Option<Io>) {
-        let Self { options, answers, server, scraper, mut discovery, mut sink } = self;
-        let mut sources = Sources::new(&options, io, server, scraper);
+        let Self { options, answers, server, scraper, cluster, mut discovery, mut sink } = self;
+        let mut sources = Sources::new(&options, io, server, scraper, cluster);
         let mut last = Arc::new(Snapshot::default());
         let mut collected: Option<Instant> = None;
         let mut due = Instant::now() + options.interval;
@@ -99,7 +104,7 @@ impl Meter {
                 }
             };
             let is_over = sources.take(news);
-            if let (Some(discovery), Some(scraper)) = (&mut discovery, &sources.scraper) {
+            if let Some(scraper) = &sources.scraper {
                 discovery.turn(scraper);
             }
             // Of a thousand containers it has some 40 MiB, and nobody gets it any more.
@@ -143,6 +148,8 @@ struct Sources {
     containers: Option<ContainerResources>,
     server: Option<Server>,
     scraper: Option<Scraper>,
+    cluster: Option<Cluster>,
+    words: Words,
     agent: Vec<Metric>,
     directory: Directory,
     /// Whether a container may be there that was not at the last collection.
@@ -155,7 +162,13 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(options: &MeterOptions, io: Option<Io>, server: Option<Server>, scraper: Option<Scraper>) -> Self {
+    fn new(
+        options: &MeterOptions,
+        io: Option<Io>,
+        server: Option<Server>,
+        scraper: Option<Scraper>,
+        cluster: Option<Cluster>,
+    ) -> Self {
         let cgroup_options = CgroupOptions {
             wants_cadvisor: options.cadvisor,
             wants_layers: options.layers,
@@ -174,6 +187,8 @@ impl Sources {
             containers,
             server,
             scraper,
+            cluster,
+            words: options.words,
             agent: Vec::new(),
             directory: Directory::default(),
             has_news: true,
@@ -232,8 +247,13 @@ impl Sources {
             metrics.extend(node.collect(now_unix_ns));
         }
         metrics.extend(self.server.iter().flat_map(Server::metrics));
-        metrics
-            .extend(self.scraper.iter().flat_map(|scraper| [scraper.metrics(), scraper.latest()]).flatten());
+        let leads = self.cluster.as_ref().is_some_and(Cluster::leads);
+        if let Some(scraper) = &self.scraper {
+            metrics.extend([scraper.metrics(), scraper.latest(leads)].into_iter().flatten());
+        }
+        if let Some(cluster) = &self.cluster {
+            metrics.extend([cluster.metrics(), cluster.latest(self.words)].into_iter().flatten());
+        }
         metrics.extend(self.own());
         let mut snapshot = Snapshot { time_unix_ns: now_unix_ns, metrics: merged(metrics) };
         if !is_last {

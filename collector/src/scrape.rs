@@ -3,6 +3,7 @@
 //! A thread `scrape` of its own; nobody waits for it. A hostile target costs at most its timeout, its limits and its place
 //! among eight. Refuses: discovery (who knows the pods gives the targets), relabelling, and pushing.
 
+mod access;
 mod board;
 mod client;
 mod discovery;
@@ -15,13 +16,14 @@ mod translate;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+pub use access::ClusterAccess;
 use anyhow::Context;
 pub use board::{HELD_BYTES_MAX, Status};
 pub use client::{Client, trust};
 pub use discovery::Discovery;
 pub use loss::{Failure, Loss, Losses};
 pub use target::{
-    INTERVAL_DEFAULT, INTERVAL_MIN, Scheme, TIMEOUT_DEFAULT, Target, TargetSpec, of_annotations,
+    Access, INTERVAL_DEFAULT, INTERVAL_MIN, Scheme, TIMEOUT_DEFAULT, Target, TargetSpec, of_annotations,
 };
 pub use text::{Flaw, Limits, Page};
 use tokio::sync::watch;
@@ -84,9 +86,9 @@ impl Scraper {
     }
 
     /// The metrics of each target's last scrape. One name may be there with several kinds or units, if the
-    /// applications disagree.
-    pub fn latest(&self) -> Vec<Metric> {
-        lock(&self.board).merged()
+    /// applications disagree. Those that are the elected agent's are there if `leads`.
+    pub fn latest(&self, leads: bool) -> Vec<Metric> {
+        lock(&self.board).merged(leads)
     }
 
     /// How each target's last scrape went, in the order of the URLs.

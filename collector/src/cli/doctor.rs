@@ -13,6 +13,7 @@ use rustix::fs::Access;
 use serde_json::json;
 
 use super::{ConfigArguments, exit, ledger, output};
+use crate::cluster::try_lease;
 use crate::config::Config;
 use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
@@ -127,6 +128,7 @@ fn checks(config: &Config) -> Vec<Check> {
     checks.extend(capabilities());
     checks.extend([kernel_symbols(), pid_namespace(), cgroups(), spool(config), cores(config)]);
     checks.extend(names(&config.names));
+    checks.extend(cluster(config));
     checks
 }
 
@@ -243,6 +245,28 @@ fn names(options: &NameOptions) -> Vec<Check> {
             "pods have no workloads by their owners; allow get, list and watch of pods, or set kubernetes.kubeconfig",
         ),
     ]
+}
+
+/// Whether the election works, where there is one.
+fn cluster(config: &Config) -> Option<Check> {
+    let options = config.cluster.as_ref()?;
+    let asked = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let config = kubernetes::config_blocking(&config.names.api)?;
+        let config = config.context("the agent is no pod, and no kubeconfig is named")?;
+        runtime.block_on(try_lease(config, &options.lease))
+    };
+    let (is_good, found) = match asked() {
+        Ok(holder) if holder.is_empty() => (true, format!("the lease {} is free", options.lease)),
+        Ok(holder) => (true, format!("the lease {} is held by {holder}", options.lease)),
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Some(check(
+        "election",
+        is_good,
+        &found,
+        "nothing is told of the cluster; allow get, list, watch, create and update of leases in the agent's namespace",
+    ))
 }
 
 fn cores(config: &Config) -> Check {

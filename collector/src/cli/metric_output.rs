@@ -5,18 +5,21 @@
 use anyhow::{Context, Result};
 
 use super::run::Output;
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::Config;
 use crate::export::HostResource;
 use crate::export::prometheus::{PrometheusOptions, Server, SnapshotAnswers, SnapshotRequests};
-use crate::identity::Names;
+use crate::identity::{Names, kubernetes};
 use crate::meter::{Meter, MetricSink};
-use crate::scrape::{Client, Discovery, Limits, Scraper, trust};
+use crate::scrape::{Access, Client, ClusterAccess, Discovery, Limits, Scraper, trust};
 use crate::telemetry::{Snapshot, Text};
 
 /// Wires the meter.
 pub(super) fn meter(config: &Config, output: &Output, names: &Names) -> Meter {
     let (server, answers) = endpoint(config);
-    let scraper = match scraper(config) {
+    let api = api(config);
+    let cluster = cluster(config, api.clone());
+    let scraper = match scraper(config, api) {
         Ok(scraper) => scraper,
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "applications are not scraped");
@@ -28,9 +31,34 @@ pub(super) fn meter(config: &Config, output: &Output, names: &Names) -> Meter {
         None => Box::new(Nobody),
     };
     let pods = names.node_pods().filter(|_| config.scrape_annotations);
+    let elected = cluster.as_ref().map(Cluster::targets);
     let fixed = config.scrape_targets.clone();
-    let discovery = pods.map(|pods| Discovery::new(fixed, config.scrape_interval, pods));
-    Meter { options: config.meter.clone(), answers, server, scraper, discovery, sink }
+    let discovery = Discovery::new(fixed, config.scrape_interval, pods, elected);
+    Meter { options: config.meter.clone(), answers, server, scraper, cluster, discovery, sink }
+}
+
+/// Where the API server is, if anything here needs it.
+fn api(config: &Config) -> Option<kube::Config> {
+    let is_wanted = config.cluster.is_some()
+        || config.scrape_targets.iter().any(|target| target.access == Access::Cluster);
+    let found = is_wanted.then(|| kubernetes::config_blocking(&config.names.api))?;
+    found.unwrap_or_else(|error| {
+        tracing::warn!(error = format!("{error:#}"), "the API server cannot be asked");
+        None
+    })
+}
+
+/// This agent's part in the election, where one is wanted.
+fn cluster(config: &Config, api: Option<kube::Config>) -> Option<Cluster> {
+    let options = config.cluster.clone()?;
+    let Some(api) = api else {
+        tracing::warn!("nothing is told of the cluster: the agent is no pod, and no kubeconfig is named");
+        return None;
+    };
+    let started = Cluster::start(options, api);
+    started
+        .inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "nothing is told of the cluster"))
+        .ok()
 }
 
 /// Metrics wait for scrapes alone.
@@ -71,12 +99,17 @@ fn start(options: &PrometheusOptions, config: &Config, requests: SnapshotRequest
     Server::start(options.clone(), target.collect(), requests)
 }
 
-fn scraper(config: &Config) -> Result<Option<Scraper>> {
-    if config.scrape_targets.is_empty() && !config.scrape_annotations {
+fn scraper(config: &Config, api: Option<kube::Config>) -> Result<Option<Scraper>> {
+    let is_elected = config.cluster.as_ref().is_some_and(ClusterOptions::scrapes);
+    if config.scrape_targets.is_empty() && !config.scrape_annotations && !is_elected {
         return Ok(None);
     }
     let tls = trust(config.scrape_authorities.as_deref()).context("in scrape.certificate")?;
-    let scraper = Scraper::start(Client::new(tls, Limits::default()))?;
+    let mut client = Client::new(tls, Limits::default());
+    if let Some(api) = api {
+        client = client.with_cluster(ClusterAccess::new(&api, config.cluster_verify)?);
+    }
+    let scraper = Scraper::start(client)?;
     let left_out = scraper.set_targets(config.scrape_targets.clone());
     if left_out > 0 {
         tracing::warn!(left_out, "too many targets to scrape");

@@ -326,6 +326,33 @@ pub fn keys() -> Vec<Key> {
         ),
         key("scrape.certificate", Kind::Text, "", "CA certificates for pages over TLS, a PEM file."),
         key(
+            "scrape.control_plane",
+            Kind::Flag,
+            "false",
+            "Forward the metrics of API servers, scheduler, controller manager and etcd over OTLP: those whose pods are in \
+             kube-system, by one elected agent. Needs the API server.",
+        ),
+        key(
+            "scrape.cluster_targets",
+            Kind::Table,
+            "{}",
+            "Prometheus pages that the elected agent alone forwards over OTLP: names and URLs.",
+        ),
+        key(
+            "scrape.kubelet",
+            Kind::Text,
+            "",
+            "URL of this node's kubelet, such as https://10.0.0.7:10250/metrics, to forward its metrics over OTLP. Asked with \
+             the service account's token.",
+        ),
+        key(
+            "scrape.cluster_verify",
+            Kind::Flag,
+            "true",
+            "Whether the control plane and the kubelet must have certificates of the cluster's authority. kubeadm's kubelets, \
+             schedulers and controller managers have none.",
+        ),
+        key(
             "kubernetes.cri_socket",
             Kind::Text,
             "auto",
@@ -347,10 +374,19 @@ pub fn keys() -> Vec<Key> {
             "This node's name in Kubernetes; also k8s.node.name. Empty: the host's name, where pods are watched.",
         ),
         key(
+            "kubernetes.cluster",
+            Kind::Flag,
+            "false",
+            "Tell of the whole cluster's objects: kube_* of kube-state-metrics on the endpoint, k8s.* over OTLP. All agents \
+             that have it on elect one by a Lease. Needs the API server.",
+        ),
+        key("kubernetes.lease", Kind::Text, "kansoku", "Name of that Lease, in the agent's namespace."),
+        key(
             "kubernetes.labels",
             Kind::Text,
             "",
-            "Labels of pods that become k8s.pod.label.*: names with commas between them, * is any text.",
+            "Labels of pods that become k8s.pod.label.*, and those of kube_pod_labels: names with commas between them, * is any \
+             text.",
         ),
         key(
             "kubernetes.annotations",

@@ -42,7 +42,8 @@ fn node_name(resolved: &Resolved, api: &ApiAccess) -> Option<String> {
     given.or_else(|| api.is_there().then(hostname))
 }
 
-fn globs(resolved: &Resolved, key: &str) -> Result<Vec<Glob>> {
+/// Names with commas between them.
+pub(super) fn globs(resolved: &Resolved, key: &str) -> Result<Vec<Glob>> {
     let names = resolved.text(key).split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(|name| Glob::parse(name).with_context(|| format!("in {key}"))).collect()
 }

@@ -5,19 +5,22 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Resolved, optional};
+use super::{Resolved, kubernetes, optional};
+use crate::cluster::{ClusterOptions, Words};
 use crate::export::prometheus::{PrometheusOptions, TlsOptions};
+use crate::identity::{NameOptions, Subject};
 use crate::meter::MeterOptions;
-use crate::scrape::Target;
-use crate::telemetry::Vocabulary;
+use crate::scrape::{Access, Target, TargetSpec};
 use crate::telemetry::cardinality::Limits;
+use crate::telemetry::{ClusterObject, Owner, Vocabulary};
 
-/// What is collected.
-pub fn meter(resolved: &Resolved) -> Result<MeterOptions> {
+/// What is collected. `is_pushed`: metrics go out over OTLP.
+pub fn meter(resolved: &Resolved, is_pushed: bool) -> Result<MeterOptions> {
     let mut limits = Limits::default();
     limits.series_per_owner_max = resolved.integer("metrics.series_per_owner_max") as usize;
     limits.series_per_metric_max = resolved.integer("metrics.series_max") as usize;
@@ -31,6 +34,7 @@ pub fn meter(resolved: &Resolved) -> Result<MeterOptions> {
         containers: resolved.flag("resource.containers"),
         cadvisor: resolved.flag("prometheus.cadvisor") && listens(resolved),
         layers: resolved.flag("resource.layers"),
+        words: Words { kube_state: listens(resolved), conventions: is_pushed },
         root: resolved.text("resource.root").into(),
         limits,
     })
@@ -48,6 +52,9 @@ pub fn prometheus(resolved: &Resolved) -> Result<Option<PrometheusOptions>> {
     }
     if resolved.flag("prometheus.node_exporter") {
         vocabularies.insert(Vocabulary::NodeExporter);
+    }
+    if resolved.flag("kubernetes.cluster") {
+        vocabularies.insert(Vocabulary::KubeState);
     }
     let file = |key: &str| optional(resolved.text(key)).map(PathBuf::from);
     let tls = match (file("prometheus.certificate"), file("prometheus.key")) {
@@ -85,7 +92,40 @@ pub fn targets(resolved: &Resolved) -> Result<Vec<Target>> {
         let target = target.with_context(|| format!("scrape.targets: {name}"))?;
         Ok(Target { interval, ..target })
     };
-    resolved.table("scrape.targets").iter().map(target).collect()
+    let of_table = resolved.table("scrape.targets").iter().map(target);
+    let kubelet = optional(resolved.text("scrape.kubelet")).map(|url| {
+        let spec = TargetSpec::of_url(url).context("in scrape.kubelet")?;
+        let owner = Owner::Subject(Arc::new(Subject::named("kubelet")));
+        Ok(Target { interval, access: Access::Cluster, ..Target::new(owner, spec) })
+    });
+    of_table.chain(kubelet).collect()
+}
+
+/// What one elected agent does; `None` if nothing needs one.
+pub fn cluster(resolved: &Resolved, names: &NameOptions) -> Result<Option<ClusterOptions>> {
+    let (objects, control_plane) =
+        (resolved.flag("kubernetes.cluster"), resolved.flag("scrape.control_plane"));
+    let urls = resolved.table("scrape.cluster_targets");
+    if !objects && !control_plane && urls.is_empty() {
+        return Ok(None);
+    }
+    let interval = Duration::from_millis(resolved.integer("scrape.interval_ms"));
+    // Whichever agent is elected: nothing of it is in their resource.
+    let target = |(name, url): (&String, &String)| {
+        let spec = TargetSpec::of_url(url).with_context(|| format!("scrape.cluster_targets: {name}"))?;
+        let attributes = vec![("service.name".into(), name.clone().into())];
+        let owner = Owner::Object(Arc::new(ClusterObject { attributes, ..ClusterObject::default() }));
+        Ok(Target { interval, is_elected: true, ..Target::new(owner, spec) })
+    };
+    Ok(Some(ClusterOptions {
+        lease: resolved.text("kubernetes.lease").to_owned(),
+        node: names.node.clone(),
+        objects,
+        labels: kubernetes::globs(resolved, "kubernetes.labels")?,
+        control_plane,
+        targets: urls.iter().map(target).collect::<Result<_>>()?,
+        interval,
+    }))
 }
 
 fn listens(resolved: &Resolved) -> bool {

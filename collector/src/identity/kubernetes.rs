@@ -119,6 +119,16 @@ pub async fn config(access: &ApiAccess) -> Result<Option<Config>> {
     Ok(Some(config))
 }
 
+/// Likewise, for who has no runtime.
+///
+/// # Errors
+///
+/// If what is named cannot be read.
+pub fn config_blocking(access: &ApiAccess) -> Result<Option<Config>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.context("cannot make a runtime")?.block_on(config(access))
+}
+
 /// Asks once for the pods of a node; the answer is how many there are.
 ///
 /// # Errors
@@ -159,7 +169,7 @@ pub async fn watch(config: Config, node: String, events: Sender<ApiEvent>) {
 }
 
 /// The chain of causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
     // Many errors repeat their cause.

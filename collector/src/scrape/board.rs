@@ -34,16 +34,18 @@ pub(super) struct Board {
 }
 
 struct Slot {
+    is_elected: bool,
     metrics: Vec<Metric>,
     bytes: usize,
     status: Status,
 }
 
 impl Board {
-    /// Replaces a target's result: the metrics of the scrape itself, and those of the page.
+    /// Replaces a target's result: the metrics of the scrape itself, and those of the page. `is_elected` as in
+    /// [`Target`](super::Target).
     pub(super) fn put(
         &mut self,
-        id: u64,
+        (id, is_elected): (u64, bool),
         status: Status,
         own: Vec<Metric>,
         page: Vec<Metric>,
@@ -64,7 +66,7 @@ impl Board {
         }
         let bytes: usize = metrics.iter().map(size).sum();
         self.held_bytes += bytes;
-        self.slots.insert(id, Slot { metrics, bytes, status });
+        self.slots.insert(id, Slot { is_elected, metrics, bytes, status });
     }
 
     /// Forgets a target.
@@ -80,11 +82,12 @@ impl Board {
         statuses
     }
 
-    /// The metrics of all targets; those of one name, kind and unit together.
-    pub(super) fn merged(&self) -> Vec<Metric> {
+    /// The metrics of all targets, those of elected ones only if we lead; those of one name, kind and unit together.
+    pub(super) fn merged(&self, leads: bool) -> Vec<Metric> {
         let mut merged: Vec<Metric> = Vec::new();
         let mut positions: HashMap<(&Text, MetricKind, &Text), usize> = HashMap::new();
-        for metric in self.slots.values().flat_map(|slot| &slot.metrics) {
+        let slots = self.slots.values().filter(|slot| leads || !slot.is_elected);
+        for metric in slots.flat_map(|slot| &slot.metrics) {
             match positions.get(&(&metric.name, metric.kind, &metric.unit)) {
                 Some(position) => merged[*position].points.extend(metric.points.iter().cloned()),
                 None => {
@@ -169,10 +172,10 @@ mod tests {
         let mut board = Board::default();
         let put = |board: &mut Board, id: u64| {
             let status = Status { url: id.to_string(), failure: None, flaws: Vec::new() };
-            board.put(id, status, metrics("up", "x"), metrics("page", long), &Losses::default());
+            board.put((id, false), status, metrics("up", "x"), metrics("page", long), &Losses::default());
             let of = |name: &str| {
                 board
-                    .merged()
+                    .merged(true)
                     .iter()
                     .find(|metric| metric.name == name)
                     .map_or(0, |metric| metric.points.len())

@@ -1,7 +1,7 @@
 //! One scrape: a GET, and its body read into the parser as it arrives.
 //!
 //! Whatever the target does, a scrape costs at most its timeout, its limits and one connection: no connection outlives it.
-//! Refuses redirects, HTTP/2, cookies, proxies, credentials, and an option to skip the verification of certificates.
+//! Refuses redirects, HTTP/2, cookies, proxies, and credentials but the cluster's.
 //!
 //! Source of the headers: Prometheus `scrape/scrape.go`.
 
@@ -24,8 +24,9 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::access::ClusterAccess;
 use super::loss::Failure;
-use super::target::Target;
+use super::target::{Access, Target};
 use super::text::{Format, Limits, Page, Parser};
 
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -41,9 +42,12 @@ const WORDS_CHARS_MAX: usize = 200;
 
 /// Fetches pages.
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    http: Http,
+    cluster: Option<(Http, ClusterAccess)>,
     limits: Limits,
 }
+
+type Http = legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// What to trust: the system's certificates, or those of a PEM file instead.
 ///
@@ -71,23 +75,13 @@ pub fn trust(authorities: Option<&Path>) -> anyhow::Result<ClientConfig> {
 impl Client {
     /// A client for targets of any scheme.
     pub fn new(tls: ClientConfig, limits: Limits) -> Client {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            // An idle connection to each of a thousand targets would be a thousand files.
-            .pool_max_idle_per_host(0)
-            .retry_canceled_requests(false)
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(HEADER_BYTES_MAX)
-            .build(connector);
-        Client { http, limits }
+        Client { http: http(tls), cluster: None, limits }
+    }
+
+    /// For targets of the cluster too.
+    #[must_use]
+    pub fn with_cluster(self, access: ClusterAccess) -> Client {
+        Client { cluster: Some((http(access.tls()), access)), ..self }
     }
 
     /// Scrapes once, within the target's timeout.
@@ -100,15 +94,25 @@ impl Client {
     }
 
     async fn fetch(&self, target: &Target, time: Duration) -> Result<Page, Failure> {
-        let request = Request::get(target.spec.url())
+        let (http, credentials) = match (target.access, &self.cluster) {
+            (Access::Open, _) => (&self.http, None),
+            (Access::Cluster, Some((http, access))) => (http, access.credentials()?),
+            (Access::Cluster, None) => {
+                return Err(Failure::Connection("there is no access to the cluster".to_owned()));
+            }
+        };
+        let mut request = Request::get(target.spec.url());
+        if let Some(credentials) = credentials {
+            request = request.header(header::AUTHORIZATION, credentials);
+        }
+        let request = request
             .header(header::ACCEPT, ACCEPT)
             .header(header::ACCEPT_ENCODING, "gzip")
             .header(header::USER_AGENT, USER_AGENT)
             .header(TIMEOUT_HEADER, time.as_secs_f64().to_string())
             .body(Empty::new())
             .map_err(|error| Failure::Connection(describe(&error)))?;
-        let response =
-            self.http.request(request).await.map_err(|error| Failure::Connection(describe(&error)))?;
+        let response = http.request(request).await.map_err(|error| Failure::Connection(describe(&error)))?;
         self.read(response).await
     }
 
@@ -138,6 +142,23 @@ impl Client {
         }
         unpacker.finish()
     }
+}
+
+/// A client that trusts what `tls` says.
+fn http(tls: ClientConfig) -> Http {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+    legacy::Client::builder(TokioExecutor::new())
+        // An idle connection to each of a thousand targets would be a thousand files.
+        .pool_max_idle_per_host(0)
+        .retry_canceled_requests(false)
+        .http1_max_headers(HEADERS_MAX)
+        .http1_max_buf_size(HEADER_BYTES_MAX)
+        .build(connector)
 }
 
 /// By the content type; none at all is Prometheus' text, as in Prometheus 2.

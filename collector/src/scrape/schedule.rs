@@ -125,7 +125,7 @@ impl Shared {
                 (Status { url, failure: None, flaws }, translated.metrics, losses)
             }
         };
-        lock(&self.board).put(id, status, own, metrics, &losses);
+        lock(&self.board).put((id, target.is_elected), status, own, metrics, &losses);
     }
 }
 

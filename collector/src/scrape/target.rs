@@ -50,6 +50,15 @@ pub enum Scheme {
     Https,
 }
 
+/// How a target knows us, and we it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// No credentials, and the certificates that the configuration trusts.
+    Open,
+    /// The service account's token, and the cluster's certificates.
+    Cluster,
+}
+
 /// A page that is scraped again and again, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
@@ -63,6 +72,10 @@ pub struct Target {
     pub timeout: Duration,
     /// More resource attributes.
     pub attributes: Vec<(Text, Text)>,
+    /// How it is asked.
+    pub access: Access,
+    /// Whether what it says is the elected agent's to export, and nobody else's.
+    pub is_elected: bool,
 }
 
 impl Scheme {
@@ -134,8 +147,15 @@ impl TargetSpec {
 impl Target {
     /// A target with the default times.
     pub fn new(owner: Owner, spec: TargetSpec) -> Target {
-        let attributes = Vec::new();
-        Target { owner, spec, interval: INTERVAL_DEFAULT, timeout: TIMEOUT_DEFAULT, attributes }
+        Target {
+            owner,
+            spec,
+            interval: INTERVAL_DEFAULT,
+            timeout: TIMEOUT_DEFAULT,
+            attributes: Vec::new(),
+            access: Access::Open,
+            is_elected: false,
+        }
     }
 
     /// A target of the configuration's table `scrape.targets`: its service is its job, or else its key in the table.

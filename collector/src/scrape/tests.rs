@@ -50,19 +50,23 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 fn targets_are_scraped_reset_and_replaced() {
     let counter = serve(&["# TYPE a_total counter\na_total 9\n", "# TYPE a_total counter\na_total 2\nbad\n"]);
     let scraper = Scraper::start(Client::new(trust(None).unwrap(), Limits::default())).unwrap();
-    assert_eq!(scraper.latest(), []);
+    assert_eq!(scraper.latest(false), []);
     // Nobody listens on port 1.
     assert_eq!(scraper.set_targets(vec![target("good", counter), target("dead", 1), target("again", 1)]), 0);
-    wait("the first page", || number(&scraper.latest(), "a_total").iter().any(|(_, value)| *value == 9.0));
-    let before = number(&scraper.latest(), "a_total")[0].0;
+    wait("the first page", || {
+        number(&scraper.latest(false), "a_total").iter().any(|(_, value)| *value == 9.0)
+    });
+    let before = number(&scraper.latest(false), "a_total")[0].0;
     wait("the reset", || {
-        number(&scraper.latest(), "a_total").iter().any(|(start, value)| *value == 2.0 && *start > before)
+        number(&scraper.latest(false), "a_total")
+            .iter()
+            .any(|(start, value)| *value == 2.0 && *start > before)
     });
     wait("both targets", || scraper.statuses().len() == 2);
-    let mut up: Vec<f64> = number(&scraper.latest(), "up").iter().map(|(_, value)| *value).collect();
+    let mut up: Vec<f64> = number(&scraper.latest(false), "up").iter().map(|(_, value)| *value).collect();
     up.sort_by(f64::total_cmp);
     assert_eq!(up, [0.0, 1.0]);
-    assert_eq!(scraper.latest().iter().filter(|metric| metric.name == "up").count(), 1);
+    assert_eq!(scraper.latest(false).iter().filter(|metric| metric.name == "up").count(), 1);
     let statuses = scraper.statuses();
     let dead = statuses.iter().find(|status| status.url.contains(":1/")).unwrap();
     assert_eq!(dead.failure.as_ref().unwrap().name(), "connection");
@@ -74,7 +78,7 @@ fn targets_are_scraped_reset_and_replaced() {
     assert!(of("kansoku.scrape.held") > 100.0);
 
     scraper.set_targets(vec![]);
-    wait("the end of both", || scraper.latest().is_empty());
+    wait("the end of both", || scraper.latest(false).is_empty());
     assert_eq!(of("kansoku.scrape.held"), 0.0);
 }
 

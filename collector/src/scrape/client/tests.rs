@@ -257,34 +257,75 @@ fn no_connection_outlives_its_scrape() {
     check(5_000, b"", true, "connection");
 }
 
-#[test]
-fn certificates_are_verified() {
+/// A server over TLS with a certificate of its own; it lets in who has this token, and everybody if that is empty.
+async fn tls_server(token: &'static str) -> (Target, rcgen::Certificate) {
     let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), pair.cert.pem()).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(pair.signing_key.serialize_der().into());
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let tls = Arc::new(tls.with_single_cert(vec![pair.cert.der().clone()], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let service = service_fn(move |request: Request<Incoming>| {
+                let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+                let mut answer = page("text/plain", "a 1\n");
+                if !token.is_empty() && shown != Some(format!("Bearer {token}").as_bytes()) {
+                    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                std::future::ready(Ok::<_, Infallible>(answer))
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        }
+    });
+    let spec = TargetSpec::of_url(&format!("https://127.0.0.1:{port}/")).unwrap();
+    (Target::new(Owner::Host, spec), pair.cert)
+}
+
+#[test]
+fn certificates_are_verified() {
+    let file = tempfile::NamedTempFile::new().unwrap();
     block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls);
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(stream) = acceptor.accept(stream).await else { continue };
-                let service =
-                    service_fn(|_| std::future::ready(Ok::<_, Infallible>(page("text/plain", "a 1\n"))));
-                let connection = hyper::server::conn::http1::Builder::new();
-                let _ = connection.serve_connection(TokioIo::new(stream), service).await;
-            }
-        });
-        let spec = TargetSpec::of_url(&format!("https://127.0.0.1:{port}/")).unwrap();
-        let target = Target::new(Owner::Host, spec);
+        let (target, certificate) = tls_server("").await;
+        std::fs::write(file.path(), certificate.pem()).unwrap();
         let failure = client(Limits::default()).scrape(&target).await.unwrap_err();
         assert!(matches!(&failure, Failure::Connection(why) if why.contains("certificate")), "{failure}");
         let trusting = Client::new(trust(Some(file.path())).unwrap(), Limits::default());
         assert_eq!(trusting.scrape(&target).await.unwrap().samples, 1);
+    });
+}
+
+#[test]
+fn pages_of_the_cluster_are_asked_with_its_token() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "first\n").unwrap();
+    block_on(async {
+        let (open, certificate) = tls_server("second").await;
+        let target = Target { access: Access::Cluster, ..open.clone() };
+        let with = |root_cert: Option<Vec<Vec<u8>>>, verifies: bool| {
+            let mut config = kube::Config::new("https://127.0.0.1".parse().unwrap());
+            config.root_cert = root_cert;
+            config.auth_info.token_file = Some(file.path().to_str().unwrap().to_owned());
+            client(Limits::default()).with_cluster(ClusterAccess::new(&config, verifies).unwrap())
+        };
+        let trusting = with(Some(vec![certificate.der().to_vec()]), true);
+        assert_eq!(trusting.scrape(&target).await.unwrap_err(), Failure::Status(401));
+        // Tokens are replaced while the agent runs.
+        std::fs::write(file.path(), "second\n").unwrap();
+        assert_eq!(trusting.scrape(&target).await.unwrap().samples, 1);
+        let stranger = with(Some(vec![]), true).scrape(&target).await.unwrap_err();
+        assert!(matches!(&stranger, Failure::Connection(why) if why.contains("certificate")), "{stranger}");
+        let careless = with(None, false);
+        assert_eq!(careless.scrape(&target).await.unwrap().samples, 1);
+        // What is not the cluster's gets neither the token nor the leniency.
+        let failure = careless.scrape(&open).await.unwrap_err();
+        assert!(matches!(&failure, Failure::Connection(why) if why.contains("certificate")), "{failure}");
+        let nowhere = client(Limits::default()).scrape(&target).await.unwrap_err();
+        assert!(matches!(&nowhere, Failure::Connection(why) if why.contains("no access")), "{nowhere}");
     });
 }
 
