@@ -64,6 +64,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.otlp.endpoint }}
 {{- $_ := set $config "otlp" (dict "endpoint" .Values.otlp.endpoint "protocol" .Values.otlp.protocol "compression" .Values.otlp.compression) }}
 {{- end }}
+{{- if or .Values.cluster.objects .Values.cluster.controlPlane }}
+{{- $_ := set $config "kubernetes" (dict "cluster" .Values.cluster.objects "lease" (include "kansoku.fullname" .)) }}
+{{- end }}
+{{- if or .Values.cluster.controlPlane .Values.cluster.kubelet }}
+{{- $_ := set $config "scrape" (dict "control_plane" .Values.cluster.controlPlane "cluster_verify" .Values.cluster.verifyCertificates) }}
+{{- end }}
+{{- if and (eq (dig "kubernetes" "api" "auto" .Values.config) "off") (or .Values.cluster.objects .Values.cluster.controlPlane .Values.cluster.kubelet) }}
+{{- fail "cluster needs the API server: config.kubernetes.api is off" }}
+{{- end }}
+{{- if or (dig "kubernetes" "cluster" false .Values.config) (dig "scrape" "control_plane" false .Values.config) }}
+{{- fail "set cluster.objects and cluster.controlPlane, and not their keys in config: the agents' rights follow them" }}
+{{- end }}
 {{- if dig "prometheus" "listen" "" .Values.config }}
 {{- fail "set prometheus.listen and not config.prometheus.listen: probes and ports follow it" }}
 {{- end }}
