@@ -1,6 +1,6 @@
 //! An API server's stand-in that speaks list and watch, and is told what pods there are and what goes wrong.
 //!
-//! Refuses: everything but pods. A real cluster's is asked where `KUBECONFIG` names one; see the tests.
+//! Refuses: writes but of leases. A real cluster's is asked where `KUBECONFIG` names one; see the tests.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,21 +35,41 @@ impl ApiServer {
         let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
         let mut server = Daemon::start(Path::new("/usr/bin/python3"), &arguments, launch);
         server.wait_until("the API server", || http::get(address, "/control", &[]).is_ok());
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "test", "user": {"tokenFile": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-            "current-context": "test",
-        });
-        tools::write_file(&directory.join("kubeconfig"), kubeconfig.to_string().as_bytes());
         Self { address, directory: directory.to_owned(), _server: server }
     }
 
     /// What leads the agent here.
     pub fn setting(&self) -> String {
-        format!("kubernetes.kubeconfig={}", utf8(&self.directory.join("kubeconfig")))
+        self.kubeconfig("kubeconfig", "")
+    }
+
+    /// What leads an agent here under a name, so that it can be told from others: see `partition` in `api_server.py`.
+    pub fn setting_as(&self, name: &str) -> String {
+        self.kubeconfig(&format!("kubeconfig-{name}"), &format!("/as/{name}"))
+    }
+
+    fn kubeconfig(&self, file: &str, below: &str) -> String {
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{}{below}", self.address)}}],
+            "users": [{"name": "test", "user": {"tokenFile": self.directory.join("token")}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        });
+        let path = self.directory.join(file);
+        tools::write_file(&path, kubeconfig.to_string().as_bytes());
+        format!("kubernetes.kubeconfig={}", utf8(&path))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Adds or replaces an object of a collection such as `/apis/apps/v1/deployments`.
+    pub fn put_at(&self, collection: &str, object: &Value) {
+        self.control(&json!({ "at": collection, "put": object }));
     }
 
     /// Adds or replaces a pod.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api_server;
+pub mod bundle;
 pub mod callers;
 pub mod cgroup;
 pub mod container;

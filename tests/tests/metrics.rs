@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::agent::{Agent, STOP_MAX};
+use tests::bundle::Bundle;
 use tests::cgroup::{ContainerCgroup, Inside};
 use tests::endpoint::{self, Page};
 use tests::http;
@@ -132,40 +133,6 @@ fn cgroups_as_the_kernel_has_them() {
     assert!(page.value("container_memory_usage_bytes", &[("name", &id)]) < 10e6);
     assert_eq!(page.value("container_memory_failcnt", &[("name", &id)]), 0.0);
     stop(agent);
-}
-
-/// What containerd keeps of a running container; gone with its handle.
-struct Bundle {
-    directory: PathBuf,
-}
-
-impl Bundle {
-    fn make(container_id: &str, [namespace, pod, container]: [&str; 3]) -> Self {
-        let directory = Path::new("/run/containerd/io.containerd.runtime.v2.task/k8s.io").join(container_id);
-        std::fs::create_dir_all(&directory).expect("root may");
-        let annotations = serde_json::json!({"annotations": {
-            "io.kubernetes.cri.container-type": "container",
-            "io.kubernetes.cri.container-name": container,
-            "io.kubernetes.cri.sandbox-name": pod,
-            "io.kubernetes.cri.sandbox-namespace": namespace,
-            "io.kubernetes.cri.sandbox-uid": "6b1c7c3e-0000-4000-8000-0000000000aa",
-            "io.kubernetes.cri.image-name": "example.org/web:1",
-        }});
-        tools::write_file(&directory.join("config.json"), annotations.to_string().as_bytes());
-        Self { directory }
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.directory);
-        // Where containerd runs, they are not empty.
-        for parent in
-            self.directory.ancestors().skip(1).take_while(|path| path.starts_with("/run/containerd"))
-        {
-            let _in_use = std::fs::remove_dir(parent);
-        }
-    }
 }
 
 /// Queries that are empty with the real exporters too: there are no series of these names.

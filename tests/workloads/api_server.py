@@ -1,10 +1,11 @@
-"""An API server's pods over HTTP: list and watch with bookmarks, and everything that goes wrong with them.
+"""An API server over HTTP: list in pages and watch with bookmarks, leases with versions, and everything that goes wrong with them.
 
 usage: api_server.py PORT TOKEN_FILE
 
-Pods and faults come by POST /control: {"put": POD}, {"delete": NAMESPACE/NAME}, {"refuse": STATUS or 0},
-{"cut": true} ends all watches in the middle of an event, {"expire": true} answers the next watch with 410.
-GET /control tells how often it was asked.
+Objects and faults come by POST /control: {"put": OBJECT}, {"delete": NAMESPACE/NAME}, both with {"at": COLLECTION} unless
+they are pods, {"refuse": STATUS or 0}, {"forbid": [PART OF A PATH, ...]} with 403, {"cut": true} ends all watches in the
+middle of an event, {"expire": true} answers the next watch with 410, {"partition": [NAME, ...]} answers nothing to those
+who ask below /as/NAME. GET /control tells how often it was asked.
 """
 import json
 import sys
@@ -16,29 +17,40 @@ from urllib.parse import parse_qs, urlsplit
 PORT, TOKEN_FILE = int(sys.argv[1]), sys.argv[2]
 
 
+PODS = "/api/v1/pods"
+PAGE = b"# TYPE apiserver_request_total counter\napiserver_request_total{verb=\"GET\"} 5\n"
+
+
 class State:
-    """All pods, and the events since the start."""
+    """All objects by collection, and the events since the start."""
 
     def __init__(self):
         self.changed = threading.Condition()
-        self.pods, self.events = {}, []
+        self.objects, self.events = {PODS: {}}, []
+        self.forbidden, self.partitioned = [], []
         self.version, self.refuse, self.cuts, self.expires = 1, 0, 0, False
         self.lists = self.watches = self.unauthorized = 0
 
-    def add(self, kind, pod):
+    def add(self, kind, at, thing):
         self.version += 1
-        pod.setdefault("metadata", {})["resourceVersion"] = str(self.version)
-        self.events.append((self.version, kind, pod))
+        thing.setdefault("metadata", {})["resourceVersion"] = str(self.version)
+        self.events.append((self.version, kind, at, dict(thing, metadata=dict(thing["metadata"]))))
+
+    def put(self, at, thing):
+        things = self.objects.setdefault(at, {})
+        key = key_of(thing)
+        self.add("MODIFIED" if key in things else "ADDED", at, thing)
+        things[key] = thing
 
     def control(self, order):
         with self.changed:
+            at = order.get("at", PODS)
             if "put" in order:
-                pod = order["put"]
-                key = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-                self.add("MODIFIED" if key in self.pods else "ADDED", pod)
-                self.pods[key] = pod
+                self.put(at, order["put"])
             if "delete" in order:
-                self.add("DELETED", self.pods.pop(order["delete"]))
+                self.add("DELETED", at, self.objects[at].pop(order["delete"]))
+            self.forbidden = order.get("forbid", self.forbidden)
+            self.partitioned = order.get("partition", self.partitioned)
             self.refuse = order.get("refuse", self.refuse)
             self.cuts += 1 if order.get("cut") else 0
             self.expires = order.get("expire", self.expires)
@@ -48,8 +60,28 @@ class State:
 STATE = State()
 
 
-def on_node(pod, selector):
-    return selector == "" or pod["spec"]["nodeName"] == selector.removeprefix("spec.nodeName=")
+def key_of(thing):
+    return f"{thing['metadata'].get('namespace', '')}/{thing['metadata']['name']}"
+
+
+def is_selected(thing, namespace, query):
+    """By a namespace, one field and one label, as far as they are asked for."""
+    metadata = thing["metadata"]
+    field, _, value = query.get("fieldSelector", "").partition("=")
+    fields = {"spec.nodeName": lambda: thing["spec"].get("nodeName"), "metadata.name": lambda: metadata["name"]}
+    label, _, label_value = query.get("labelSelector", "").partition("=")
+    return (namespace in ("", metadata.get("namespace", "")) and (field == "" or fields[field]() == value)
+            and (label == "" or metadata.get("labels", {}).get(label) == label_value))
+
+
+def place_of(path):
+    """/apis/G/V/namespaces/NS/KIND/NAME -> /apis/G/V/KIND, NS, NAME"""
+    parts = path.strip("/").split("/")
+    head = 3 if parts[0] == "apis" else 2
+    root, rest, namespace = parts[:head], parts[head:], ""
+    if len(rest) > 2 and rest[0] == "namespaces":
+        namespace, rest = rest[1], rest[2:]
+    return "/" + "/".join(root + rest[:1]), namespace, rest[1] if len(rest) > 1 else ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,9 +102,52 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(status, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                              "reason": reason, "message": reason, "code": status})
 
+    def body(self):
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def admit(self):
+        """The path without who asks; None if that was answered already."""
+        path, self.caller = urlsplit(self.path).path, ""
+        if path.startswith("/as/"):
+            _, _, self.caller, rest = path.split("/", 3)
+            path = "/" + rest
+        if self.caller in STATE.partitioned:
+            self.close_connection = True
+            return self.connection.close()
+        with open(TOKEN_FILE) as file:
+            if self.headers.get("Authorization") != f"Bearer {file.read().strip()}":
+                STATE.unauthorized += 1
+                return self.fail(401, "Unauthorized")
+        if STATE.refuse:
+            return self.fail(STATE.refuse, "Refused")
+        if any(part in path for part in STATE.forbidden):
+            return self.fail(403, "Forbidden")
+        return path
+
     def do_POST(self):
-        STATE.control(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.answer(200, {})
+        if self.path == "/control":
+            STATE.control(self.body())
+            return self.answer(200, {})
+        self.write(lambda lease, known: known is None)
+
+    def do_PUT(self):
+        def is_newest(lease, known):
+            return known and lease["metadata"].get("resourceVersion") == known["metadata"]["resourceVersion"]
+        self.write(is_newest)
+
+    def write(self, may):
+        """Leases alone are written, each on top of the version that was read."""
+        lease, path = self.body(), self.admit()
+        if path is None:
+            return
+        at, namespace, _ = place_of(path)
+        lease["metadata"]["namespace"] = namespace
+        with STATE.changed:
+            if not may(lease, STATE.objects.get(at, {}).get(key_of(lease))):
+                return self.fail(409, "Conflict")
+            STATE.put(at, lease)
+            STATE.changed.notify_all()
+        self.answer(200, lease)
 
     def do_GET(self):
         url = urlsplit(self.path)
@@ -80,23 +155,30 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/control":
             names = ("lists", "watches", "unauthorized")
             return self.answer(200, {name: getattr(STATE, name) for name in names})
-        with open(TOKEN_FILE) as file:
-            if self.headers.get("Authorization") != f"Bearer {file.read().strip()}":
-                STATE.unauthorized += 1
-                return self.fail(401, "Unauthorized")
-        if STATE.refuse:
-            return self.fail(STATE.refuse, "Refused")
-        if url.path != "/api/v1/pods":
-            return self.fail(404, "NotFound")
-        selector = query.get("fieldSelector", "")
+        path = self.admit()
+        if path is None:
+            return
+        if path == "/metrics":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(PAGE)))
+            self.end_headers()
+            return self.wfile.write(PAGE)
+        at, namespace, name = place_of(path)
+        if name:
+            thing = STATE.objects.get(at, {}).get(f"{namespace}/{name}")
+            return self.answer(200, thing) if thing else self.fail(404, "NotFound")
         if query.get("watch") in ("1", "true"):
-            return self.watch(selector, int(query.get("resourceVersion") or 0))
+            return self.watch(at, namespace, query)
         STATE.lists += 1
         with STATE.changed:
-            items = [pod for pod in STATE.pods.values() if on_node(pod, selector)]
+            things = STATE.objects.get(at, {}).values()
+            items = [thing for thing in things if is_selected(thing, namespace, query)]
             version = STATE.version
-        self.answer(200, {"kind": "PodList", "apiVersion": "v1", "items": items,
-                          "metadata": {"resourceVersion": str(version)}})
+        start, limit = int(query.get("continue") or 0), int(query.get("limit") or 0) or len(items)
+        more = str(start + limit) if start + limit < len(items) else ""
+        self.answer(200, {"kind": "List", "apiVersion": "v1", "items": items[start:start + limit],
+                          "metadata": {"resourceVersion": str(version), "continue": more}})
 
     def chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -105,7 +187,8 @@ class Handler(BaseHTTPRequestHandler):
     def event(self, kind, thing):
         self.chunk(json.dumps({"type": kind, "object": thing}).encode() + b"\n")
 
-    def watch(self, selector, version):
+    def watch(self, at, namespace, query):
+        version = int(query.get("resourceVersion") or 0)
         STATE.watches += 1
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -119,16 +202,20 @@ class Handler(BaseHTTPRequestHandler):
         cuts = STATE.cuts
         while True:
             with STATE.changed:
-                STATE.changed.wait_for(lambda: STATE.version > version or STATE.cuts > cuts, timeout=1)
+                is_apart = lambda: self.caller in STATE.partitioned
+                STATE.changed.wait_for(lambda: STATE.version > version or STATE.cuts > cuts or is_apart(), timeout=1)
+                if is_apart():
+                    self.close_connection = True
+                    return self.connection.close()
                 events = [event for event in STATE.events if event[0] > version]
                 is_cut, now = STATE.cuts > cuts, STATE.version
             if is_cut:
                 self.chunk(b'{"type":"MODIFIED","object":{"kind":"Pod","metad')
                 self.close_connection = True
                 return self.connection.close()
-            for version, kind, pod in events:
-                if on_node(pod, selector):
-                    self.event(kind, {"kind": "Pod", "apiVersion": "v1", **pod})
+            for version, kind, of, thing in events:
+                if of == at and is_selected(thing, namespace, query):
+                    self.event(kind, {"kind": "Pod", "apiVersion": "v1", **thing})
             version = now
             self.event("BOOKMARK", {"kind": "Pod", "apiVersion": "v1",
                                     "metadata": {"resourceVersion": str(now)}, "spec": {"containers": []}})
