@@ -291,7 +291,7 @@ mod tests {
             }
         }
         let shares = duty.time().ns.map(|ns| ns as f64 / now_ns as f64);
-        Found { estimate: estimated as f64 / real as f64, spent_ns: spent_ns * 1e9 / now_ns as f64, shares }
+        Found { estimate: estimated / real, spent_ns: spent_ns * 1e9 / now_ns as f64, shares }
     }
 
     fn check(calls_per_s: &[u64], turn_ms: u64, rest: Watched, error_max: f64, watched_min: [f64; 3]) {

@@ -372,7 +372,7 @@ impl Kernel {
         let enter = counts_io.then(|| self.attach_tracepoint(&hooks::SYSCALL_ENTER, types)).flatten();
         let wants_returns = options.keep_stderr || options.watch_flows;
         let share = options.syscalls_share_max;
-        let budget_ns = (share > 0.0).then(|| share * 1e9);
+        let budget_ns = (share > 0.0).then_some(share * 1e9);
         let now_ns = monotonic_ns();
         self.system_calls.begin(&mut self.ebpf, [enter, exit], counts_io, wants_returns, budget_ns, now_ns);
     }
