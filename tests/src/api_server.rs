@@ -1,6 +1,6 @@
 //! An API server's stand-in that speaks list and watch, and is told what pods there are and what goes wrong.
 //!
-//! Refuses: writes but of leases. A real cluster's is asked where `KUBECONFIG` names one; see the tests.
+//! Refuses: schemas; what is written is kept as it is. A real cluster's is asked where `KUBECONFIG` names one; see the tests.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,16 +1,20 @@
-"""An API server over HTTP: list in pages and watch with bookmarks, leases with versions, and everything that goes wrong with them.
+"""An API server over HTTP: list and watch with bookmarks, leases with versions, and everything that goes wrong with them.
 
-usage: api_server.py PORT TOKEN_FILE
+usage: api_server.py PORT TOKEN_FILE [TLS_PORT CERTIFICATE KEY], which may change at any time
 
 Objects and faults come by POST /control: {"put": OBJECT}, {"delete": NAMESPACE/NAME}, both with {"at": COLLECTION} unless
 they are pods, {"refuse": STATUS or 0}, {"forbid": [PART OF A PATH, ...]} with 403, {"cut": true} ends all watches in the
 middle of an event, {"expire": true} answers the next watch with 410, {"partition": [NAME, ...]} answers nothing to those
-who ask below /as/NAME. GET /control tells how often it was asked.
+who ask below /as/NAME. {"put": OBJECT, "copies": [FROM, TO]} puts many: {n} in it is the number, {uid} and {ip} follow
+from that. {"retry_after": SECONDS} goes with refusals, {"delay_s": SECONDS} makes all answers slow. GET /control tells how often it was asked.
 """
+import bisect
 import json
+import ssl
 import sys
 import threading
 import time
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,28 +33,33 @@ class State:
         self.objects, self.events = {PODS: {}}, []
         self.forbidden, self.partitioned = [], []
         self.version, self.refuse, self.cuts, self.expires = 1, 0, 0, False
+        self.retry_after, self.delay_s = 0, 0
         self.lists = self.watches = self.unauthorized = 0
 
-    def add(self, kind, at, thing):
+    def add(self, kind, at, thing, before=None):
         self.version += 1
         thing.setdefault("metadata", {})["resourceVersion"] = str(self.version)
-        self.events.append((self.version, kind, at, dict(thing, metadata=dict(thing["metadata"]))))
+        self.events.append((self.version, kind, at, dict(thing, metadata=dict(thing["metadata"])), before))
 
     def put(self, at, thing):
         things = self.objects.setdefault(at, {})
         key = key_of(thing)
-        self.add("MODIFIED" if key in things else "ADDED", at, thing)
+        self.add("MODIFIED" if key in things else "ADDED", at, thing, things.get(key))
         things[key] = thing
 
     def control(self, order):
         with self.changed:
             at = order.get("at", PODS)
             if "put" in order:
-                self.put(at, order["put"])
+                for thing in copies(order["put"], *order.get("copies", ())):
+                    self.put(at, thing)
             if "delete" in order:
-                self.add("DELETED", at, self.objects[at].pop(order["delete"]))
+                gone = self.objects[at].pop(order["delete"])
+                self.add("DELETED", at, gone, dict(gone))
             self.forbidden = order.get("forbid", self.forbidden)
             self.partitioned = order.get("partition", self.partitioned)
+            self.retry_after = order.get("retry_after", self.retry_after)
+            self.delay_s = order.get("delay_s", self.delay_s)
             self.refuse = order.get("refuse", self.refuse)
             self.cuts += 1 if order.get("cut") else 0
             self.expires = order.get("expire", self.expires)
@@ -64,13 +73,33 @@ def key_of(thing):
     return f"{thing['metadata'].get('namespace', '')}/{thing['metadata']['name']}"
 
 
+def copies(template, first=None, last=None):
+    """One object for each number from the first to the last; without them the object itself."""
+    if first is None:
+        return [template]
+    text = json.dumps(template)
+
+    def copy(number):
+        of_number = {"{n}": str(number), "{uid}": f"{number:08x}-0000-4000-8000-0000000000ff",
+                     "{ip}": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
+        mine = text
+        for place, value in of_number.items():
+            mine = mine.replace(place, value)
+        return json.loads(mine)
+    return [copy(number) for number in range(first, last + 1)]
+
+
 def is_selected(thing, namespace, query):
-    """By a namespace, one field and one label, as far as they are asked for."""
+    """By a namespace, fields and one label, as far as they are asked for."""
     metadata = thing["metadata"]
-    field, _, value = query.get("fieldSelector", "").partition("=")
-    fields = {"spec.nodeName": lambda: thing["spec"].get("nodeName"), "metadata.name": lambda: metadata["name"]}
+    fields = {"spec.nodeName": lambda: thing["spec"].get("nodeName"), "metadata.name": lambda: metadata["name"],
+              "status.phase": lambda: thing.get("status", {}).get("phase")}
+    for term in filter(None, query.get("fieldSelector", "").split(",")):
+        field, _, value = term.partition("=")
+        if (fields[field.removesuffix("!")]() == value) == field.endswith("!"):
+            return False
     label, _, label_value = query.get("labelSelector", "").partition("=")
-    return (namespace in ("", metadata.get("namespace", "")) and (field == "" or fields[field]() == value)
+    return (namespace in ("", metadata.get("namespace", ""))
             and (label == "" or metadata.get("labels", {}).get(label) == label_value))
 
 
@@ -95,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
+        if status == STATE.refuse and STATE.retry_after:
+            self.send_header("Retry-After", str(STATE.retry_after))
         self.end_headers()
         self.wfile.write(text)
 
@@ -111,6 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/as/"):
             _, _, self.caller, rest = path.split("/", 3)
             path = "/" + rest
+        time.sleep(STATE.delay_s)
         if self.caller in STATE.partitioned:
             self.close_connection = True
             return self.connection.close()
@@ -136,18 +168,30 @@ class Handler(BaseHTTPRequestHandler):
         self.write(is_newest)
 
     def write(self, may):
-        """Leases alone are written, each on top of the version that was read."""
+        """Writes an object, on top of the version that was read."""
         lease, path = self.body(), self.admit()
         if path is None:
             return
         at, namespace, _ = place_of(path)
         lease["metadata"]["namespace"] = namespace
+        lease["metadata"].setdefault("uid", str(uuid.uuid4()))
         with STATE.changed:
             if not may(lease, STATE.objects.get(at, {}).get(key_of(lease))):
                 return self.fail(409, "Conflict")
             STATE.put(at, lease)
             STATE.changed.notify_all()
         self.answer(200, lease)
+
+    def do_DELETE(self):
+        path = self.admit()
+        if path is None:
+            return
+        at, namespace, name = place_of(path)
+        key = f"{namespace}/{name}"
+        if key not in STATE.objects.get(at, {}):
+            return self.fail(404, "NotFound")
+        STATE.control({"delete": key, "at": at})
+        self.answer(200, {})
 
     def do_GET(self):
         url = urlsplit(self.path)
@@ -175,10 +219,12 @@ class Handler(BaseHTTPRequestHandler):
             things = STATE.objects.get(at, {}).values()
             items = [thing for thing in things if is_selected(thing, namespace, query)]
             version = STATE.version
-        start, limit = int(query.get("continue") or 0), int(query.get("limit") or 0) or len(items)
-        more = str(start + limit) if start + limit < len(items) else ""
-        self.answer(200, {"kind": "List", "apiVersion": "v1", "items": items[start:start + limit],
-                          "metadata": {"resourceVersion": str(version), "continue": more}})
+        # All pages of a list have the version of the first.
+        begin, version = map(int, query.get("continue", f"0 {version}").split())
+        limit = int(query.get("limit") or len(items))
+        rest = {"continue": f"{begin + limit} {version}"} if begin + limit < len(items) else {}
+        self.answer(200, {"kind": "List", "apiVersion": "v1", "items": items[begin:begin + limit],
+                          "metadata": {"resourceVersion": str(version), **rest}})
 
     def chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -207,21 +253,46 @@ class Handler(BaseHTTPRequestHandler):
                 if is_apart():
                     self.close_connection = True
                     return self.connection.close()
-                events = [event for event in STATE.events if event[0] > version]
+                events = STATE.events[bisect.bisect_right(STATE.events, version, key=lambda event: event[0]):]
                 is_cut, now = STATE.cuts > cuts, STATE.version
             if is_cut:
                 self.chunk(b'{"type":"MODIFIED","object":{"kind":"Pod","metad')
                 self.close_connection = True
                 return self.connection.close()
-            for version, kind, of, thing in events:
-                if of == at and is_selected(thing, namespace, query):
+            for version, kind, of, thing, before in events:
+                if of != at:
+                    continue
+                # What leaves the selection is deleted for this watch, and what joins it is new.
+                is_in = kind != "DELETED" and is_selected(thing, namespace, query)
+                was_in = before is not None and is_selected(before, namespace, query)
+                if is_in or was_in:
+                    kind = "DELETED" if not is_in else "MODIFIED" if was_in else "ADDED"
                     self.event(kind, {"kind": "Pod", "apiVersion": "v1", **thing})
             version = now
             self.event("BOOKMARK", {"kind": "Pod", "apiVersion": "v1",
                                     "metadata": {"resourceVersion": str(now)}, "spec": {"containers": []}})
 
 
-server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
-server.daemon_threads = True
-threading.Thread(target=server.serve_forever, daemon=True).start()
+class TlsServer(ThreadingHTTPServer):
+    """Each connection gets the certificate that is in the file then."""
+
+    def get_request(self):
+        connection, address = super().get_request()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[4:6])
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, *_):
+        pass
+
+
+def serve(kind, port):
+    server = kind(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+serve(ThreadingHTTPServer, PORT)
+if len(sys.argv) > 3:
+    serve(TlsServer, int(sys.argv[3]))
 time.sleep(600)
