@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use collector_common::flow::{CloseRecord, Message, OpenRecord};
 
+use crate::identity::{PeerEvent, Peers};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
 use crate::telemetry::{Metric, Span};
@@ -29,7 +30,7 @@ use protocol::{Exchange, Output};
 use requests::Requests;
 pub use sampling::SamplingOptions;
 use sampling::{Sampler, duration_ns};
-use service_map::{Edge, ServiceMap};
+use service_map::{Edge, ServiceMap, is_told_by_client, server_name};
 
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
@@ -69,11 +70,13 @@ pub struct Flows {
     linker: Linker,
     requests: Requests,
     service_map: ServiceMap,
+    peers: Peers,
     sampler: Sampler,
     budget: Budget,
     skip_share: u32,
     /// Exchanges that came here, or should have.
     exchanges: u64,
+    start_unix_ns: u64,
     decisions: Vec<Decision>,
     output: Output,
     sweep_ns: u64,
@@ -96,12 +99,19 @@ impl Flows {
             exchanges: 0,
             requests: Requests::new(monotonic_to_unix_ns),
             service_map: ServiceMap::new(now_unix_ns),
+            peers: Peers::default(),
+            start_unix_ns: now_unix_ns,
             sampler: Sampler::new(options.sampling.clone()),
             decisions: Vec::new(),
             output: Output::default(),
             sweep_ns: 0,
             ledger,
         }
+    }
+
+    /// Whose an address of the cluster is from now on.
+    pub fn on_peer(&mut self, event: PeerEvent, now_ns: u64) {
+        self.peers.on_event(event, now_ns);
     }
 
     /// A process uses a connection for the first time, or goes on with one of another process.
@@ -120,7 +130,8 @@ impl Flows {
                 return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
             }
             None => {
-                let connection = Connection::new(record, owner);
+                let mut connection = Connection::new(record, owner);
+                connection.find_peer(&self.peers, record.head.time_ns);
                 self.linker.on_open(&connection);
                 self.connections.insert(record.connection, connection);
             }
@@ -206,6 +217,7 @@ impl Flows {
     pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
         metrics.extend(self.service_map.metrics());
+        metrics.extend(self.peers.metrics(self.start_unix_ns));
         metrics
     }
 
@@ -252,6 +264,7 @@ impl Flows {
         self.exchanges += exchanges.len() as u64;
         if let Some(connection) = self.connections.get_mut(&number) {
             for exchange in exchanges.drain(..) {
+                connection.find_peer(&self.peers, exchange.request.first.begun_ns);
                 observe_edge(connection, &exchange, now_ns, &mut self.service_map, &self.linker);
                 settle(
                     connection,
@@ -289,7 +302,7 @@ impl Flows {
     }
 }
 
-/// Counts an exchange by who called whom, once: at the client's end if that is on this node.
+/// Counts an exchange by who called whom, once: at the client's end if that is on a node with an agent.
 fn observe_edge(
     connection: &mut Connection,
     exchange: &Exchange,
@@ -300,15 +313,15 @@ fn observe_edge(
     let ends = describe::client_first(connection);
     let is_client = describe::is_client(connection.side(exchange.pattern));
     let other = linker.service_at(&connection.ends.reversed());
-    if !is_client && other.is_some() {
+    let peer = connection.peer().cloned();
+    if !is_client && is_told_by_client(other, peer.as_deref()) {
         return;
     }
     let edge = *connection.edge.get_or_insert_with(|| {
         let own = connection.subject.service_name().to_owned();
-        let (client, server) = match (is_client, other) {
-            (true, Some(server)) => (own, server.to_owned()),
-            (true, None) => (own, ends.peer.to_string()),
-            (false, _) => ("user".to_owned(), own),
+        let (client, server) = match is_client {
+            true => (own, server_name(other, peer.as_deref(), ends.peer)),
+            false => ("user".to_owned(), own),
         };
         let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
         map.edge(Edge { client, server, connection_type })

@@ -18,7 +18,7 @@ use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
 use crate::flow::{FlowOptions, Flows, Serving};
-use crate::identity::{Names, Subject};
+use crate::identity::{Names, PeerFeed, Subject};
 use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -44,6 +44,9 @@ const REAP_NS: u64 = 60_000_000_000;
 /// The kernel's run-time statistics are on for one second of each minute.
 const STATISTICS_PERIOD_NS: u64 = 60_000_000_000;
 const STATISTICS_ON_NS: u64 = 1_000_000_000;
+
+/// Changes of the cluster's addresses that one turn takes.
+const PEER_EVENTS_MAX: usize = 1_024;
 
 /// Programs that ended in the last moment before the stop still write their records.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -75,7 +78,7 @@ pub enum Filter {
 }
 
 /// How the loop runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PipelineOptions {
     /// Length of a window.
     pub window: Duration,
@@ -91,6 +94,8 @@ pub struct PipelineOptions {
     pub statistics_always: bool,
     /// Finds the pods of containers.
     pub names: Names,
+    /// Tells whose the cluster's addresses are; `None` where nobody wants to know.
+    pub peers: Option<PeerFeed>,
 }
 
 impl Filter {
@@ -193,6 +198,7 @@ impl Pipeline {
         self.kernel.watch_system_calls(now_ns);
         self.processes.start_turn(now_ns);
         self.drain(now_ns);
+        self.hear_peers(now_ns);
         let (flow_bytes, _) = self.drain_flows();
         if let Some(flows) = &mut self.flows {
             flows.turn(now_ns);
@@ -226,6 +232,14 @@ impl Pipeline {
             crashes.turn(now_ns, |thread, time_ns| {
                 flows.as_ref().map_or(Serving::Nothing, |flows| flows.serving(thread, time_ns, time_ns))
             });
+        }
+    }
+
+    /// Takes whose the cluster's addresses are now.
+    fn hear_peers(&mut self, now_ns: u64) {
+        let (Some(feed), Some(flows)) = (&mut self.options.peers, &mut self.flows) else { return };
+        for event in std::iter::from_fn(|| feed.next()).take(PEER_EVENTS_MAX) {
+            flows.on_peer(event, now_ns);
         }
     }
 

@@ -18,6 +18,8 @@ pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod nginx;
+pub mod pod_networks;
+pub mod pods;
 pub mod postgres;
 pub mod profile;
 pub mod prometheus;

@@ -10,64 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::agent::{Agent, Finished, STOP_MAX};
+use tests::agent::{Agent, STOP_MAX};
 use tests::api_server::{ApiServer, NODE};
-use tests::cgroup::Cgroup;
 use tests::cri::{Containerd, IMAGE, PodSpec};
 use tests::daemon::{Daemon, Launch, Stop};
+use tests::pods::{api_pod, container_of, spin_in, start, stop, uid, with_container};
 use tests::receiver::{Behaviour, Protocol, Receiver, free_address};
 use tests::resources::{self, Attributes, SIGNALS};
 use tests::workload::{FRAME_POINTERS, Program, utf8};
 use tests::{crash, http, metrics, profile, tools};
-
-/// A pod's uid, unlike those of other tests.
-fn uid(number: u32) -> String {
-    format!("{number:08x}-0000-4000-8000-00000000c0de")
-}
-
-/// A pod as the API server has it, owned by a Deployment's ReplicaSet.
-fn api_pod(namespace: &str, deployment: &str, suffix: &str, uid: &str) -> Value {
-    json!({
-        "metadata": {
-            "namespace": namespace,
-            "name": format!("{deployment}-7d9c5-{suffix}"),
-            "uid": uid,
-            "labels": {"pod-template-hash": "7d9c5", "tier": deployment},
-            "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{deployment}-7d9c5"),
-                "uid": "0", "controller": true,
-            }],
-        },
-        "spec": {"nodeName": NODE},
-        "status": {},
-    })
-}
-
-/// The agent with a backend and short intervals.
-fn start(directory: &Path, receiver: &Receiver, settings: &[&str]) -> Agent {
-    let cache = format!("kubernetes.cache={}", utf8(&directory.join("names.json")));
-    let spool = format!("crash.spool={}", utf8(&directory.join("crashes")));
-    let node = format!("kubernetes.node_name={NODE}");
-    let own = [
-        &cache,
-        &spool,
-        &node,
-        "profile.window_ms=1000",
-        "metrics.interval_ms=1000",
-        "prometheus.listen=none",
-    ];
-    let settings: Vec<&str> = own.iter().copied().chain(settings.iter().copied()).collect();
-    let arguments: Vec<&str> = settings.into_iter().flat_map(|setting| ["--set", setting]).collect();
-    let [endpoint, wire] = receiver.variables();
-    Agent::run(&arguments, &[(&endpoint.0, &endpoint.1), (&wire.0, &wire.1)])
-}
-
-fn stop(agent: Agent) -> Finished {
-    agent.terminate();
-    let finished = agent.finish(STOP_MAX).expect_code(0);
-    finished.books().expect_balance();
-    finished
-}
 
 /// What a container's resource holds besides what is the host's and the container's id.
 fn of_pod(attributes: &Attributes) -> Vec<(&str, &str)> {
@@ -211,25 +162,6 @@ fn every_signal_names_its_pod() {
 fn records(spool: &Path) -> Vec<Value> {
     let spool = crash::Spool::at(spool);
     spool.records()
-}
-
-/// A process in the cgroup of a pod that only the API server knows: no runtime, as where its socket cannot be reached.
-fn container_of(number: u32) -> String {
-    format!("{number:064x}")
-}
-
-fn with_container(mut pod: Value, id: &str) -> Value {
-    pod["status"] = json!({"containerStatuses": [{
-        "name": "c", "containerID": format!("containerd://{id}"), "image": IMAGE, "restartCount": 4,
-    }]});
-    pod
-}
-
-/// Runs a program in a pod's cgroup for some seconds.
-fn spin_in(program: &Program, uid: &str, id: &str, seconds: u32) -> (Cgroup, tests::workload::Running) {
-    let cgroup = Cgroup::make(&format!("kubepods/besteffort/pod{uid}/{id}"));
-    let running = cgroup.start(program, &[&seconds.to_string()]);
-    (cgroup, running)
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod kubernetes;
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 22] = [
+const PROGRAMS: [(&str, &str); 24] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -38,6 +38,8 @@ const PROGRAMS: [(&str, &str); 22] = [
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("dig", "bind9-dnsutils"),
+    ("nft", "nftables"),
+    ("shellcheck", "shellcheck"),
 ];
 
 /// Python packages: a Go toolchain, an OTLP decoder that is not ours, and Kubernetes' schemas with a validator.

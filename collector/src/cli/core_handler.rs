@@ -13,7 +13,7 @@ use crate::dump::handler::{self, Arguments};
 use crate::dump::pattern::{self, CORE_PATTERN, Restored};
 use crate::dump::service::{decider, remembered};
 use crate::dump::{DumpKind, Store};
-use crate::identity::Names;
+use crate::identity::{NameOptions, Names};
 
 #[derive(Args)]
 pub(super) struct CoreHandlerArguments {
@@ -39,7 +39,7 @@ pub(super) fn core_handler(arguments: &CoreHandlerArguments) -> Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let process = Arguments::parse(&arguments.process).map_err(UsageError::wrap)?;
-    let (names, _ends_with_us) = Names::start(config.names)?;
+    let (names, _ends_with_us) = Names::start(NameOptions { peers: false, ..config.names })?;
     let decide = decider(config.dump.policies.clone(), names);
     let decide: &dyn Fn(u32, Option<u64>) -> DumpKind = &decide;
     let ending = Store::open(config.dump.store)

@@ -17,7 +17,7 @@ use crate::cluster::try_lease;
 use crate::config::Config;
 use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
-use crate::identity::{CriSocket, NameOptions, cri, kubernetes};
+use crate::identity::{CriSocket, NameOptions, cri, kubernetes, try_list_peers};
 use crate::kernel::{
     Hook, Inbox, Kernel, ProgramTime, SystemCalls, online_cpus, sample_ring_bytes, sideband_ring_bytes,
 };
@@ -229,11 +229,18 @@ fn names(options: &NameOptions) -> Vec<Check> {
             Some(config) => Ok(Some(kubernetes::try_list(config, &options.node).await?)),
         }
     });
+    let by_peers = options.peers.then(|| {
+        runtime.block_on(async {
+            let config = kubernetes::config(&options.api).await?;
+            try_list_peers(config.context("there is no API server to ask")?).await?;
+            anyhow::Ok("pods and services are told".to_owned())
+        })
+    });
     let pods = |count: Option<usize>| match count {
         None => "not asked: the agent is no pod, and no kubeconfig is named".to_owned(),
         Some(count) => format!("{count} pods on node {}", options.node),
     };
-    vec![
+    let mut checks = vec![
         answer(
             "container runtime",
             by_runtime,
@@ -244,7 +251,11 @@ fn names(options: &NameOptions) -> Vec<Check> {
             by_server.map(pods),
             "pods have no workloads by their owners; allow get, list and watch of pods, or set kubernetes.kubeconfig",
         ),
-    ]
+    ];
+    let advice =
+        "peers on other nodes have no names; allow list and watch of pods and services in all namespaces";
+    checks.extend(by_peers.map(|peers| answer("peers", peers, advice)));
+    checks
 }
 
 /// Whether the election works, where there is one.

@@ -16,7 +16,7 @@ use super::{ConfigArguments, UsageError, duration, exit, output, pod, stop_signa
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::{HostResource, flame_graph, folded::folded, pprof::pprof, profiles_data};
-use crate::identity::Names;
+use crate::identity::{NameOptions, Names};
 use crate::kernel::KernelOptions;
 use crate::kernel::{CgroupMount, cgroup_id_of};
 use crate::loss::{Ledger, LossReason, Signal};
@@ -69,7 +69,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let filter = filter(arguments)?;
     let stop = stop_signal()?;
-    let (names, _ends_with_us) = Names::start(config.names.clone())?;
+    let (names, _ends_with_us) = Names::start(NameOptions { peers: false, ..config.names.clone() })?;
     let options = PipelineOptions {
         window: ONE_WINDOW,
         filter,
@@ -78,6 +78,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         flows: None,
         statistics_always: false,
         names,
+        peers: None,
     };
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.

@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
-    let (names, name_thread) = Names::start(NameOptions { keeps_cache: true, ..config.names.clone() })?;
+    let (names, mut name_thread) = Names::start(name_options(&config))?;
     let options = PipelineOptions {
         window: config.window,
         filter: Filter::All,
@@ -54,6 +54,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         flows: config.flows.clone(),
         statistics_always: arguments.statistics,
         names: names.clone(),
+        peers: name_thread.take_peers(),
     };
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
@@ -90,6 +91,12 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     }
     output::tell(&format!("{}\n", ledger::text(&ledger.accounts())));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names outlive this agent; peers are for those who follow connections.
+fn name_options(config: &Config) -> NameOptions {
+    let peers = config.names.peers && config.flows.is_some();
+    NameOptions { keeps_cache: true, peers, ..config.names.clone() }
 }
 
 /// Dumps are an extra: where they cannot be had the agent goes on without.

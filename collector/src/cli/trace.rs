@@ -60,7 +60,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
-    let (names, _ends_with_us) = Names::start(config.names.clone())?;
+    let (names, mut name_thread) = Names::start(config.names.clone())?;
     let options = PipelineOptions {
         window: WINDOW,
         filter: Filter::All,
@@ -69,6 +69,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
         flows: config.flows.clone(),
         statistics_always: false,
         names,
+        peers: name_thread.take_peers(),
     };
     let kernel = KernelOptions {
         frequency_hz: FREQUENCY_HZ,

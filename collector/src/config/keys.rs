@@ -401,6 +401,13 @@ pub fn keys() -> Vec<Key> {
             "Let the labels app.kubernetes.io/instance, name and version name the service and its version.",
         ),
         key(
+            "kubernetes.peers",
+            Kind::Flag,
+            "false",
+            "Watch the addresses of the cluster's pods and Services too, so that spans and the service map name peers on other \
+             nodes.",
+        ),
+        key(
             "kubernetes.cache",
             Kind::Text,
             "/var/lib/kansoku/names.json",

@@ -30,6 +30,7 @@ pub fn names(resolved: &Resolved) -> Result<NameOptions> {
             annotations: globs(resolved, "kubernetes.annotations")?,
             service_labels: resolved.flag("kubernetes.service_labels"),
         },
+        peers: resolved.flag("kubernetes.peers"),
         cache: optional(resolved.text("kubernetes.cache")).map(PathBuf::from),
         keeps_cache: false,
     })

@@ -12,7 +12,7 @@ use super::protocol::{
 };
 use super::service_map::EdgeId;
 use crate::address;
-use crate::identity::Subject;
+use crate::identity::{Peer, Peers, Subject};
 use crate::telemetry::{ProcessName, SpanKind};
 
 /// Messages with captured bytes that may show no protocol before the connection is left alone.
@@ -92,6 +92,9 @@ pub struct Connection {
     pub last_ns: u64,
     /// Who calls whom over it, once that was asked.
     pub edge: Option<EdgeId>,
+    /// Who is at the other end, once that is known.
+    peer: Option<Arc<Peer>>,
+    began_ns: u64,
     transport: Transport,
     parser: Option<Parser>,
     opening: Option<Box<Opening>>,
@@ -120,6 +123,8 @@ impl Connection {
             role,
             last_ns: record.head.time_ns,
             edge: None,
+            peer: None,
+            began_ns: record.head.time_ns,
             transport: if record.ends.protocol == UDP { Transport::Udp } else { Transport::Tcp },
             parser: None,
             opening: None,
@@ -136,6 +141,25 @@ impl Connection {
     pub fn set_owner(&mut self, owner: (Arc<Subject>, Arc<ProcessName>)) {
         (self.subject, self.process) = owner;
         self.edge = None;
+    }
+
+    /// Looks for who is at the other end. A stream keeps whom it found, whoever has the address later; a datagram socket can
+    /// outlive its peer, so there the time of the exchange counts.
+    pub fn find_peer(&mut self, peers: &Peers, exchange_ns: u64) {
+        if self.peer.is_some() && !self.is_datagram() {
+            return;
+        }
+        let time_ns = if self.is_datagram() { exchange_ns } else { self.began_ns };
+        let found = peers.at(self.ends.peer.ip(), time_ns);
+        if self.peer.as_ref() != found {
+            self.peer = found.cloned();
+            self.edge = None;
+        }
+    }
+
+    /// Who was found at the other end.
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
+        self.peer.as_ref()
     }
 
     /// Whether it is a datagram socket, which never says that it ends.

@@ -11,6 +11,7 @@ use super::link::{Place, Waiting, Wire};
 use super::protocol::{Direction, Exchange, Mark, Value};
 use super::requests::SeriesId;
 use super::sampling::end_ns;
+use crate::identity::{Peer, PeerKind};
 use crate::telemetry::{Span, SpanKind, SpanValue};
 
 /// Names of the attributes that say where the time went, in the order of [`Times`].
@@ -50,6 +51,9 @@ pub fn span(
     let error = exchange.failure.as_ref().filter(|_| is_error).map(|failure| failure.message.clone());
     let mut attributes = own_attributes(&exchange);
     add_ends(&mut attributes, connection, side);
+    if let Some(peer) = connection.peer() {
+        add_peer(&mut attributes, peer);
+    }
     if let Some(failure) = exchange.failure.filter(|_| is_error) {
         attributes.push(("error.type", SpanValue::Text(failure.kind)));
     }
@@ -123,6 +127,19 @@ fn add_ends(attributes: &mut Vec<(&'static str, SpanValue)>, connection: &Connec
         attributes.push(("network.peer.port", port(peer)));
     }
     attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
+}
+
+/// Who is at the other end: `service.peer.*` of the semantic conventions (1.39), which have no names for a peer's pod.
+fn add_peer(attributes: &mut Vec<(&'static str, SpanValue)>, peer: &Peer) {
+    let mut add = |key, value: &str| attributes.push((key, SpanValue::Text(value.to_owned().into())));
+    add("service.peer.name", peer.service_name());
+    add("service.peer.namespace", peer.service_namespace());
+    add("kansoku.peer.k8s.namespace.name", &peer.namespace);
+    let key = match peer.kind {
+        PeerKind::Pod => "kansoku.peer.k8s.pod.name",
+        PeerKind::Service => "kansoku.peer.k8s.service.name",
+    };
+    add(key, &peer.name);
 }
 
 /// What the thread spent its time on, seconds. The call that began before it was counted was on the CPU.

@@ -1,12 +1,14 @@
 //! Who calls whom: requests, failures and times by client and server, all exchanges, sampled or not.
 //!
 //! The metrics have the names of the OpenTelemetry Collector's service graph connector, which Grafana and Tempo know. An edge
-//! is told once: by the client's end, or by the server's where the client is not on this node. Refuses: ends that are not
-//! on this node get no service's name, only their address.
+//! is told once: by the client's end, or by the server's where the client is neither on this node nor a pod of another one.
+//! Refuses: ends that are not on this node get no service's name, only their address, unless the API server tells whose it is.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::requests::Times;
+use crate::identity::{Peer, PeerKind};
 use crate::telemetry::{Metric, MetricKind, Owner, Point, Text, Value};
 
 /// Edges that are told apart.
@@ -113,6 +115,20 @@ impl ServiceMap {
     }
 }
 
+/// Whether the client's end tells of an exchange: it is on this node, or a pod of another one, whose agent tells it.
+pub fn is_told_by_client(local_client: Option<&str>, peer: Option<&Peer>) -> bool {
+    local_client.is_some() || peer.is_some_and(|peer| peer.kind == PeerKind::Pod)
+}
+
+/// How a client's end names its server: as the server's end does if that is on this node, else as the API server does.
+pub fn server_name(local_server: Option<&str>, peer: Option<&Peer>, address: SocketAddr) -> String {
+    match (local_server, peer) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(peer)) => peer.service_name().to_owned(),
+        (None, None) => address.to_string(),
+    }
+}
+
 fn attributes(edge: &Edge) -> Vec<(Text, Text)> {
     vec![
         ("client".into(), edge.client.clone().into()),
@@ -124,6 +140,7 @@ fn attributes(edge: &Edge) -> Vec<(Text, Text)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{Choice, Facts};
 
     /// Observes `(client, server, failed)`; expects requests and failures of each edge.
     fn check(exchanges: &[(&str, &str, bool)], expected: &[(&str, &str, u64, u64)]) {
@@ -150,6 +167,25 @@ mod tests {
             &[("shop", "db", false), ("shop", "db", true), ("user", "shop", false)],
             &[("shop", "db", 2, 1), ("user", "shop", 1, 0)],
         );
+    }
+
+    #[test]
+    fn who_tells_an_edge_and_under_which_name() {
+        let peer = |kind| {
+            let facts = Facts { has_metadata: true, ..Facts::of_pod("shop", "db", "1", "") };
+            Peer::of(kind, &facts, &Choice::default())
+        };
+        let (pod, service) = (peer(PeerKind::Pod), peer(PeerKind::Service));
+        let check = |local: Option<&str>, peer: Option<&Peer>, is_told: bool, name: &str| {
+            let address = SocketAddr::from(([10, 0, 0, 1], 80));
+            assert_eq!(is_told_by_client(local, peer), is_told, "{local:?} {peer:?}");
+            assert_eq!(server_name(local, peer, address), name, "{local:?} {peer:?}");
+        };
+        check(None, None, false, "10.0.0.1:80");
+        check(Some("local"), None, true, "local");
+        check(Some("local"), Some(&pod), true, "local");
+        check(None, Some(&pod), true, "db");
+        check(None, Some(&service), false, "db");
     }
 
     #[test]

@@ -28,7 +28,7 @@ const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
 
 /// How long the server may take to accept a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// `status.phase` of a pod whose containers were started.
 const RUNNING: &str = "Running";

@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 
 use super::cache::Cache;
 use super::kubernetes::{self, ApiAccess, ApiEvent, ApiPod};
+use super::peer_watch::{self, PeerFeed};
+use super::peers::PeerEvent;
 use super::pods::Pods;
 use super::stats::{NameStats, Source};
 use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri, log_path};
@@ -67,6 +69,8 @@ pub struct NameOptions {
     pub node: String,
     /// What of a pod goes out.
     pub choice: Choice,
+    /// Whether the addresses of all pods and Services are watched too.
+    pub peers: bool,
     /// The file of what was known; `None` for none.
     pub cache: Option<PathBuf>,
     /// Whether it is written too: by the agent alone, not by commands beside it.
@@ -95,7 +99,10 @@ pub struct NodePod {
 }
 
 /// The thread that finds them. It ends when nobody can ask any more.
-pub struct NameThread(JoinHandle<()>);
+pub struct NameThread {
+    thread: JoinHandle<()>,
+    peers: Option<PeerFeed>,
+}
 
 #[derive(Debug)]
 struct Request {
@@ -117,12 +124,14 @@ impl Names {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot make the runtime that finds names")?;
         let (publish, node_pods) = watch::channel(Arc::default());
+        let (feed, peers) = options.peers.then(PeerFeed::channel).unzip();
         let finder = Finder::new(options, publish, Arc::clone(&stats));
         let thread = Builder::new()
             .name("names".to_owned())
-            .spawn(move || run(&runtime, finder, input))
+            .spawn(move || run(&runtime, finder, input, feed))
             .context("cannot start the thread that finds names")?;
-        Ok((Self { requests: Some(requests), node_pods: Some(node_pods), stats }, NameThread(thread)))
+        let names = Self { requests: Some(requests), node_pods: Some(node_pods), stats };
+        Ok((names, NameThread { thread, peers }))
     }
 
     /// The place of a container's pod, which is filled in when it is found. Records wait only for what is certainly in a pod.
@@ -162,16 +171,30 @@ impl Names {
 }
 
 impl NameThread {
+    /// The addresses of the cluster, for one listener; `None` if nobody wanted them, and the second time.
+    pub fn take_peers(&mut self) -> Option<PeerFeed> {
+        self.peers.take()
+    }
+
     /// Waits for its end; what was found is on disk then. All [`Names`] must be gone.
     pub fn join(self) {
-        if self.0.join().is_err() {
+        if self.thread.join().is_err() {
             tracing::error!("the thread that finds names panicked: please report this");
         }
     }
 }
 
-fn run(runtime: &Runtime, mut finder: Finder, mut input: Receiver<Request>) {
+fn run(
+    runtime: &Runtime,
+    mut finder: Finder,
+    mut input: Receiver<Request>,
+    peers: Option<Sender<PeerEvent>>,
+) {
     runtime.block_on(async {
+        if let Some(peers) = peers {
+            let _ends_with_us =
+                tokio::spawn(watch_peers(finder.options.clone(), Arc::clone(&finder.stats), peers));
+        }
         let (sender, mut events) = channel(EVENTS_MAX);
         // The sender stays here, so that the channel is open where there is no server.
         let _watch = tokio::spawn(watch_api(finder.options.clone(), sender.clone()));
@@ -202,6 +225,13 @@ async fn watch_api(options: NameOptions, events: Sender<ApiEvent>) {
         Err(error) => {
             let _nobody_listens = events.send(ApiEvent::Down(format!("{error:#}"))).await;
         }
+    }
+}
+
+async fn watch_peers(options: NameOptions, stats: Arc<NameStats>, peers: Sender<PeerEvent>) {
+    // Why there is no server was told by the watch of this node's pods.
+    if let Ok(Some(config)) = kubernetes::config(&options.api).await {
+        peer_watch::watch(config, options.choice, &stats, peers).await;
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::dump::Glob;
 
 /// Annotations with this prefix are resource attributes.
-const RESOURCE_PREFIX: &str = "resource.opentelemetry.io/";
+pub(super) const RESOURCE_PREFIX: &str = "resource.opentelemetry.io/";
 
 /// What no annotation may say of a pod: it is known better, or is said elsewhere.
 const OWN_PREFIXES: [&str; 5] = ["service.", "k8s.", "container.", "host.", "kansoku."];

@@ -1,0 +1,151 @@
+//! Who is at the other end, where that end is on another node: pods and Services by their IPs, as the API server tells.
+//!
+//! Refuses: one request under the name of somebody who had the IP at another time.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::agent::{STOP_MAX, run_to_end};
+use tests::api_server::ApiServer;
+use tests::daemon::{Daemon, Launch, Stop};
+use tests::pod_networks::PodNetworks;
+use tests::pods::{api_pod, start, stop, uid};
+use tests::receiver::{Behaviour, Protocol, Receiver};
+use tests::spans::{self, Span};
+use tests::workload::{source, utf8};
+use tests::{metrics, tools};
+
+const PORT: &str = "8000";
+
+/// A pod of another node with an address there.
+fn remote_pod(deployment: &str, number: u32, address: &str, phase: &str) -> Value {
+    let mut pod = api_pod("shop", deployment, "x", &uid(number));
+    pod["metadata"]["creationTimestamp"] = format!("2026-01-01T00:00:{:02}Z", number % 60).into();
+    pod["spec"] = json!({"nodeName": "node-2", "containers": []});
+    pod["status"] = json!({"phase": phase, "podIP": address, "podIPs": [{"ip": address}]});
+    pod
+}
+
+/// A Service of the cluster.
+fn service(name: &str, number: u32, address: &str) -> Value {
+    json!({
+        "metadata": {"namespace": "shop", "name": name, "uid": uid(number)},
+        "spec": {"clusterIP": address, "clusterIPs": [address]},
+        "status": {},
+    })
+}
+
+/// One side of `kept.py` in a pod's network.
+fn in_network(directory: &Path, network: &str, role: &str, address: &str) -> Daemon {
+    let script = source("kept.py");
+    let words = ["netns", "exec", network, "python3", utf8(&script), role, address, PORT];
+    let log = directory.join(format!("{role}.log"));
+    let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+    Daemon::start(&tools::require("ip", "iproute2"), &words, launch)
+}
+
+#[test]
+fn peers_on_other_nodes_have_names() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let (api, _networks) = (ApiServer::start(directory.path()), PodNetworks::make());
+    let afar = PodNetworks::CLIENT_FROM_AFAR;
+    api.put_at("/api/v1/services", &service("db", 450, PodNetworks::SERVICE_ADDRESS));
+    api.put(&remote_pod("cart", 401, afar, "Running"));
+    // On its node's network: its address is the node's, and nobody's in particular.
+    let mut on_node = remote_pod("proxy", 402, afar, "Running");
+    on_node["spec"]["hostNetwork"] = true.into();
+    api.put(&on_node);
+    let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
+    let settings =
+        [&api.setting(), "kubernetes.cri_socket=none", "kubernetes.peers=true", "trace.sample_ratio=1"];
+    let agent = start(directory.path(), &receiver, &settings)
+        .wait_for("tells the cluster's addresses kind=Pod", Duration::from_secs(10))
+        .wait_for("tells the cluster's addresses kind=Service", Duration::from_secs(10));
+
+    let _server = in_network(directory.path(), PodNetworks::SERVER, "serve", PodNetworks::SERVER_ADDRESS);
+    std::thread::sleep(Duration::from_secs(1));
+    let _client = in_network(directory.path(), PodNetworks::CLIENT, "call", PodNetworks::SERVICE_ADDRESS);
+    std::thread::sleep(Duration::from_secs(3));
+    // The pod ends and leaves its IP to another one.
+    let ended_ns = unix_ns();
+    api.put(&remote_pod("cart", 401, afar, "Succeeded"));
+    api.put(&remote_pod("till", 403, afar, "Running"));
+    std::thread::sleep(Duration::from_secs(1));
+    let reused_ns = unix_ns();
+    std::thread::sleep(Duration::from_secs(3));
+    stop(agent);
+
+    let spans = spans::of_requests(&receiver.traces());
+    let at = |address: &str| -> Vec<&Span> {
+        let is_there = |span: &&Span| span.attribute("network.peer.address") == address;
+        spans.iter().filter(is_there).collect()
+    };
+    let peer = |span: &Span| {
+        let keys = ["service.peer.name", "service.peer.namespace", "kansoku.peer.k8s.namespace.name"];
+        keys.map(|key| span.attribute(key).to_owned()).join(" ")
+    };
+    let clients = at(PodNetworks::SERVICE_ADDRESS);
+    assert!(clients.len() > 20, "{} spans of the client", clients.len());
+    for span in clients {
+        assert!(span.is_client(), "{span:#?}");
+        assert_eq!(peer(span), "db shop shop", "{span:#?}");
+        assert_eq!(span.attribute("kansoku.peer.k8s.service.name"), "db");
+        assert_eq!(span.attribute("server.address"), PodNetworks::SERVICE_ADDRESS);
+    }
+    let servers = at(afar);
+    let of = |path: &str, times: std::ops::Range<u64>| -> Vec<String> {
+        let is_wanted = |span: &&&Span| span.target() == path && times.contains(&span.start_ns);
+        let mut names: Vec<String> = servers.iter().filter(is_wanted).map(|span| peer(span)).collect();
+        assert!(names.len() > 5, "{path}: {names:?}");
+        names.sort();
+        names.dedup();
+        names
+    };
+    assert_eq!(of("/kept", 0..u64::MAX), ["cart shop shop"], "a connection keeps whom it began with");
+    assert_eq!(of("/new", 0..ended_ns), ["cart shop shop"]);
+    assert_eq!(of("/new", reused_ns..u64::MAX), ["till shop shop"], "a reused IP is the newest owner's");
+
+    // The client's end tells the edge, and the server's does not tell it again.
+    let requests = receiver.metrics();
+    let edges = metrics::counter(&requests, "traces_service_graph_request_total");
+    let calls = |client: &str, server: &str| {
+        let is_wanted =
+            |edge: &metrics::Series| edge.attribute("client") == client && edge.attribute("server") == server;
+        metrics::total(&edges, is_wanted)
+    };
+    let own = &servers.first().expect("there are some").service;
+    assert!(calls(own, "db") > 40, "{edges:#?}");
+    // Nobody had the IP for a moment.
+    assert!(calls("user", own) < 5, "{edges:#?}");
+    assert_eq!(calls("cart", own) + calls("till", own), 0, "that is for the agent of their node to tell");
+    let addresses = metrics::points(&requests, "kansoku.peers.addresses");
+    let count = |kind: &str| {
+        let points = addresses.iter().filter(|point| point.attribute("kansoku.peer.kind") == kind);
+        points.last().expect("the agent says how many it knows").value
+    };
+    assert_eq!((count("pod"), count("service")), (1.0, 1.0));
+}
+
+#[test]
+fn the_doctor_says_what_is_forbidden() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let api = ApiServer::start(directory.path());
+    let check = |expected: bool, text: &str| {
+        let settings = ["doctor", "--json", "--set", &api.setting(), "--set", "kubernetes.peers=true"];
+        let found: Value = serde_json::from_slice(&run_to_end(&settings, STOP_MAX).stdout).expect("JSON");
+        let checks = found["checks"].as_array().expect("checks");
+        let peers = checks.iter().find(|check| check["name"] == "peers").expect("one of peers");
+        assert_eq!(peers["ok"], expected, "{peers}");
+        assert!(peers["found"].as_str().is_some_and(|found| found.contains(text)), "{peers}");
+    };
+    check(true, "pods and services");
+    api.control(&json!({"forbid": ["services"]}));
+    check(false, "Forbidden");
+}
+
+fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.expect("a clock after 1970").as_nanos()).expect("a clock before 2554")
+}
