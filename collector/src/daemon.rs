@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::clock::unix_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::crash::record::CrashRecord;
 use crate::crash::{CrashOptions, Crashes, Death, Redactor, Reporter};
 use crate::dump::Store;
 use crate::dump::socket::Outcomes;
+use crate::health::{Part, Pulse};
 use crate::io::Io;
 use crate::kernel::{Hook, Kernel, KernelOptions, SampleSource};
 use crate::loss::Ledger;
@@ -98,20 +99,26 @@ impl<S: Sink> Daemon<S> {
         meter: Option<Meter>,
         ledger: Arc<Ledger>,
     ) -> Result<Self> {
+        let health = meter.as_ref().map(|meter| meter.health.clone()).unwrap_or_default();
         let io_options = kernel.io.clone();
         let mut kernel = Kernel::start(kernel, Arc::clone(&ledger))?;
         let io = io_options.zip(kernel.take_io()).map(|(options, maps)| Io::new(maps, &options, unix_ns()));
         let (hooks, sample_source) = (kernel.hooks().to_vec(), kernel.sample_source());
+        if hooks.iter().any(|hook| hook.taken().is_some()) {
+            health.set_hooked();
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let (output, input) = sync_channel(WINDOWS_WAITING_MAX);
         let symbolizer_ledger = Arc::clone(&ledger);
+        let symbolizer_pulse = health.start(Part::Symbolizer);
         let symbolizer = Builder::new()
             .name("symbolize".to_owned())
-            .spawn(move || symbolize(&input, symbols, sink, &symbolizer_ledger))
+            .spawn(move || symbolize(&input, symbols, sink, &symbolizer_ledger, &symbolizer_pulse))
             .context("cannot start the symbolizer's thread")?;
         let (crashes, reporter) = match crash {
             Some(setup) => {
-                let (crashes, reporter) = start_reporter(setup, Arc::clone(&stop), &ledger)?;
+                let pulse = health.start(Part::Crash);
+                let (crashes, reporter) = start_reporter(setup, Arc::clone(&stop), &ledger, pulse)?;
                 (Some(crashes), Some(reporter))
             }
             None => (None, None),
@@ -125,10 +132,12 @@ impl<S: Sink> Daemon<S> {
         };
         let pipeline_stop = Arc::clone(&stop);
         let pipeline_ledger = Arc::clone(&ledger);
+        let pulse = health.start(Part::Pipeline);
         let pipeline = Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || {
-                Pipeline::new(kernel, pipeline, crashes, output, news, pipeline_ledger).run(&pipeline_stop)
+                Pipeline::new(kernel, pipeline, crashes, output, news, pipeline_ledger)
+                    .run(&pipeline_stop, &pulse)
             })
             .context("cannot start the pipeline's thread")?;
         Ok(Self { stop, pipeline, symbolizer, meter, reporter, ledger, hooks, sample_source })
@@ -186,6 +195,7 @@ fn start_reporter(
     setup: CrashSetup,
     stop: Arc<AtomicBool>,
     ledger: &Arc<Ledger>,
+    pulse: Pulse,
 ) -> Result<(Crashes, JoinHandle<Box<dyn CrashSink>>)> {
     let (output, input) = sync_channel(DEATHS_WAITING_MAX);
     let CrashSetup { options, redactor, dumps, dump_outcomes, sink } = setup;
@@ -193,7 +203,7 @@ fn start_reporter(
     let crashes = Crashes::new(options, dump_outcomes, output, Arc::clone(ledger));
     let reporter = Builder::new()
         .name("crash".to_owned())
-        .spawn(move || report(&input, Reporter::new(redactor, dumps), sink, &stop))
+        .spawn(move || report(&input, Reporter::new(redactor, dumps), sink, &stop, &pulse))
         .context("cannot start the crash reporter's thread")?;
     Ok((crashes, reporter))
 }
@@ -213,9 +223,11 @@ fn report(
     mut reporter: Reporter,
     mut sink: Box<dyn CrashSink>,
     stop: &AtomicBool,
+    pulse: &Pulse,
 ) -> Box<dyn CrashSink> {
     let mut stopped: Option<Instant> = None;
     loop {
+        pulse.beat(monotonic_ns());
         if stop.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > CRASH_STOP_MAX
         {
             reporter.hurry();
@@ -229,14 +241,22 @@ fn report(
     }
 }
 
-fn symbolize<S: Sink>(input: &Receiver<Flush>, options: SymbolOptions, mut sink: S, ledger: &Ledger) -> S {
+fn symbolize<S: Sink>(
+    input: &Receiver<Flush>,
+    options: SymbolOptions,
+    mut sink: S,
+    ledger: &Ledger,
+    pulse: &Pulse,
+) -> S {
     let mut symbolizer = Symbolizer::new(options);
     for flush in input {
+        pulse.beat(monotonic_ns());
         let profiles = symbolizer.profiles(flush.window);
         let slow_operations =
             flush.slow_operations.into_iter().map(|pending| symbolizer.slow_operation(pending));
         let slow_operations = slow_operations.collect();
         sink.accept(Batch { profiles, slow_operations, spans: flush.spans }, ledger);
+        pulse.rest();
     }
     sink
 }

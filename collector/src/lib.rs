@@ -15,6 +15,7 @@ pub mod diagnostics;
 pub mod dump;
 pub mod export;
 pub mod flow;
+pub mod health;
 pub mod identity;
 pub mod io;
 pub mod kernel;

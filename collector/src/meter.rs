@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{monotonic_ns, unix_ns};
 use crate::cluster::{Cluster, Words};
 use crate::export::prometheus::{Server, SnapshotAnswers};
+use crate::health::{Health, Part};
 use crate::identity::{CgroupName, Directory, Key, Placement};
 use crate::io::Io;
 use crate::resource::cgroup::hierarchy::Hierarchies;
@@ -82,17 +83,21 @@ pub struct Meter {
     pub discovery: Discovery,
     /// Who takes a snapshot on each tick.
     pub sink: Box<dyn MetricSink>,
+    /// What the endpoint says of the whole agent.
+    pub health: Health,
 }
 
 impl Meter {
     /// Runs until the pipeline lets go of its end, then hands over a last snapshot.
     pub fn run(self, news: &Receiver<News>, io: Option<Io>) {
-        let Self { options, answers, server, scraper, cluster, mut discovery, mut sink } = self;
+        let Self { options, answers, server, scraper, cluster, mut discovery, mut sink, health } = self;
+        let pulse = health.start(Part::Metrics);
         let mut sources = Sources::new(&options, io, server, scraper, cluster);
         let mut last = Arc::new(Snapshot::default());
         let mut collected: Option<Instant> = None;
         let mut due = Instant::now() + options.interval;
         loop {
+            pulse.beat(monotonic_ns());
             let wait = due.saturating_duration_since(Instant::now()).min(TURN);
             let request = match answers.recv_timeout(wait) {
                 Ok(request) => Some(request),

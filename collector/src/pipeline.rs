@@ -18,6 +18,7 @@ use crate::agent::AgentMetrics;
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
 use crate::flow::{FlowOptions, Flows, Serving};
+use crate::health::Pulse;
 use crate::identity::{Names, PeerFeed, Subject};
 use crate::io::{PendingOperation, SlowOperations};
 use crate::kernel::{Arrival, Inbox, Kernel};
@@ -176,11 +177,12 @@ impl Pipeline {
     }
 
     /// Runs until `stop` is set, then detaches, drains what is left, and flushes the last window.
-    pub fn run(mut self, stop: &AtomicBool) {
+    pub fn run(mut self, stop: &AtomicBool, pulse: &Pulse) {
         let mut pause = TURN;
         while !stop.load(Ordering::Relaxed) {
             std::thread::park_timeout(pause);
             pause = self.turn();
+            pulse.beat(monotonic_ns());
         }
         self.kernel.detach();
         std::thread::sleep(SETTLE);

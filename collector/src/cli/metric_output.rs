@@ -9,14 +9,15 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::config::Config;
 use crate::export::HostResource;
 use crate::export::prometheus::{PrometheusOptions, Server, SnapshotAnswers, SnapshotRequests};
+use crate::health::Health;
 use crate::identity::{Names, kubernetes};
 use crate::meter::{Meter, MetricSink};
 use crate::scrape::{Access, Client, ClusterAccess, Discovery, Limits, Scraper, trust};
 use crate::telemetry::{Snapshot, Text};
 
 /// Wires the meter.
-pub(super) fn meter(config: &Config, output: &Output, names: &Names) -> Meter {
-    let (server, answers) = endpoint(config);
+pub(super) fn meter(config: &Config, output: &Output, names: &Names, health: &Health) -> Meter {
+    let (server, answers) = endpoint(config, health);
     let api = api(config);
     let cluster = cluster(config, api.clone());
     let scraper = match scraper(config, api) {
@@ -34,7 +35,16 @@ pub(super) fn meter(config: &Config, output: &Output, names: &Names) -> Meter {
     let elected = cluster.as_ref().map(Cluster::targets);
     let fixed = config.scrape_targets.clone();
     let discovery = Discovery::new(fixed, config.scrape_interval, pods, elected);
-    Meter { options: config.meter.clone(), answers, server, scraper, cluster, discovery, sink }
+    Meter {
+        options: config.meter.clone(),
+        answers,
+        server,
+        scraper,
+        cluster,
+        discovery,
+        sink,
+        health: health.clone(),
+    }
 }
 
 /// Where the API server is, if anything here needs it.
@@ -72,10 +82,10 @@ impl MetricSink for Nobody {
     }
 }
 
-fn endpoint(config: &Config) -> (Option<Server>, SnapshotAnswers) {
+fn endpoint(config: &Config, health: &Health) -> (Option<Server>, SnapshotAnswers) {
     let (requests, answers) = SnapshotRequests::channel();
     let Some(options) = &config.prometheus else { return (None, answers) };
-    let server = start(options, config, requests);
+    let server = start(options, config, requests, health.clone());
     match server {
         Ok(server) => {
             let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
@@ -92,11 +102,16 @@ fn endpoint(config: &Config) -> (Option<Server>, SnapshotAnswers) {
     }
 }
 
-fn start(options: &PrometheusOptions, config: &Config, requests: SnapshotRequests) -> Result<Server> {
+fn start(
+    options: &PrometheusOptions,
+    config: &Config,
+    requests: SnapshotRequests,
+    health: Health,
+) -> Result<Server> {
     let host = HostResource::read(&config.resource_attributes);
     let target =
         host.attributes().iter().map(|(key, value)| (Text::from(key.clone()), Text::from(value.clone())));
-    Server::start(options.clone(), target.collect(), requests)
+    Server::start(options.clone(), target.collect(), requests, health)
 }
 
 fn scraper(config: &Config, api: Option<kube::Config>) -> Result<Option<Scraper>> {

@@ -17,6 +17,7 @@ use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::dump::service::DumpService;
 use crate::export::{Backend, MetricExporter};
+use crate::health::Health;
 use crate::identity::{NameOptions, Names};
 use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
@@ -45,7 +46,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let stop = stop_signal()?;
     let ledger = Arc::new(Ledger::default());
-    let (names, mut name_thread) = Names::start(name_options(&config))?;
+    let health = Health::default();
+    let (names, mut name_thread) = Names::start(name_options(&config, &health))?;
     let options = PipelineOptions {
         window: config.window,
         filter: Filter::All,
@@ -66,7 +68,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         dumps: dumps.as_ref().map(DumpService::store),
         dump_outcomes: dumps.as_ref().and_then(DumpService::outcomes),
     });
-    let meter = metric_output::meter(&config, &output, &names);
+    let meter = metric_output::meter(&config, &output, &names, &health);
     drop(names);
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, Some(meter), ledger)?;
     warn_of_missing(&daemon);
@@ -77,6 +79,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         }
         std::thread::sleep(POLL);
     }
+    health.set_stopping();
     output::tell("stopping: what was collected still goes out\n");
     let ledger = Arc::clone(daemon.ledger());
     // First: what dies while we stop must find core_pattern as it was.
@@ -94,9 +97,9 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
 }
 
 /// Names outlive this agent; peers are for those who follow connections.
-fn name_options(config: &Config) -> NameOptions {
+fn name_options(config: &Config, health: &Health) -> NameOptions {
     let peers = config.names.peers && config.flows.is_some();
-    NameOptions { keeps_cache: true, peers, ..config.names.clone() }
+    NameOptions { keeps_cache: true, peers, health: health.clone(), ..config.names.clone() }
 }
 
 /// Dumps are an extra: where they cannot be had the agent goes on without.

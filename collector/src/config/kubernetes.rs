@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Resolved, optional};
 use crate::dump::Glob;
+use crate::health::Health;
 use crate::identity::{ApiAccess, Choice, CriSocket, NameOptions};
 
 /// How pods are found.
@@ -33,6 +34,7 @@ pub fn names(resolved: &Resolved) -> Result<NameOptions> {
         peers: resolved.flag("kubernetes.peers"),
         cache: optional(resolved.text("kubernetes.cache")).map(PathBuf::from),
         keeps_cache: false,
+        health: Health::default(),
     })
 }
 

@@ -25,12 +25,13 @@ use super::pods::Pods;
 use super::stats::{NameStats, Source};
 use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri, log_path};
 use crate::clock::monotonic_ns;
+use crate::health::{Health, Part};
 use crate::telemetry::Metric;
 
 /// How long records of a container wait for its pod.
 const WAIT_NS: u64 = 5_000_000_000;
 
-/// How long a pod is looked for after that, for records to come.
+/// How long a pod is looked for after that, for records to come, unless the API server is away: then until it is back.
 const SEARCH_NS: u64 = 60_000_000_000;
 
 /// Open questions.
@@ -48,7 +49,7 @@ const LOOKUPS_MAX: usize = 8;
 /// How long after an answer that said nothing the runtime is asked again; it doubles.
 const RETRY_NS: u64 = 100_000_000;
 
-/// How often what is due is looked at, with open questions and without.
+/// How often what is due is looked at, with records that wait and without.
 const BUSY_TURN: Duration = Duration::from_millis(50);
 const IDLE_TURN: Duration = Duration::from_secs(5);
 
@@ -75,6 +76,8 @@ pub struct NameOptions {
     pub cache: Option<PathBuf>,
     /// Whether it is written too: by the agent alone, not by commands beside it.
     pub keeps_cache: bool,
+    /// Where the thread shows that it lives.
+    pub health: Health,
 }
 
 /// Asks for names. Cheap to clone.
@@ -190,6 +193,7 @@ fn run(
     mut input: Receiver<Request>,
     peers: Option<Sender<PeerEvent>>,
 ) {
+    let pulse = finder.options.health.start(Part::Names);
     runtime.block_on(async {
         if let Some(peers) = peers {
             let _ends_with_us =
@@ -199,8 +203,8 @@ fn run(
         // The sender stays here, so that the channel is open where there is no server.
         let _watch = tokio::spawn(watch_api(finder.options.clone(), sender.clone()));
         loop {
-            let is_idle = finder.waiting.is_empty() && !finder.has_changed;
-            let pause = if is_idle { IDLE_TURN } else { BUSY_TURN };
+            pulse.beat(monotonic_ns());
+            let pause = if finder.is_busy() { BUSY_TURN } else { IDLE_TURN };
             tokio::select! {
                 request = input.recv() => match request {
                     Some(request) => finder.ask(request),
@@ -301,6 +305,11 @@ impl Finder {
         }
     }
 
+    /// Whether somebody waits for what the next turn may say. Those that nobody waits for hear of what comes when it comes.
+    fn is_busy(&self) -> bool {
+        self.has_changed || self.waiting.values().any(|waiting| !waiting.is_late)
+    }
+
     /// Takes a question. What is known is told at once.
     fn ask(&mut self, request: Request) {
         let Request { container_id, pod_uid, place, asked_ns } = request;
@@ -385,6 +394,7 @@ impl Finder {
         // A server that answers again within the time that records wait is waited for.
         let is_down = self.down_since_ns.is_some_and(|since_ns| now_ns.saturating_sub(since_ns) >= WAIT_NS);
         let is_absent = self.api == Api::Absent || is_down;
+        let may_come = self.api == Api::Beginning || self.down_since_ns.is_some();
         let Self { waiting, pods, cache, stats, options, roots, .. } = self;
         waiting.retain(|id, waiting| {
             let age_ns = now_ns.saturating_sub(waiting.asked_ns);
@@ -394,7 +404,7 @@ impl Finder {
                 waiting.give_up_waiting(id, roots, stats);
             }
             let Some((facts, source)) = waiting.answer(by_api) else {
-                let is_given_up = age_ns >= SEARCH_NS;
+                let is_given_up = age_ns >= SEARCH_NS && !(may_come && waiting.pod_uid.is_some());
                 if is_given_up && waiting.pod_uid.is_some() {
                     stats.count_unnamed();
                 }

@@ -1,7 +1,7 @@
 //! Request -> response.
 //!
-//! Refuses: methods but GET and HEAD, request bodies, and clients without credentials - except at `/healthz`, which
-//! the kubelet asks and which tells nothing.
+//! Refuses: methods but GET and HEAD, request bodies, and clients without credentials - except at `/readyz` and `/healthz`,
+//! which the kubelet asks and which tell of nothing but the agent's threads.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use super::bodies::Bodies;
 use super::counters::Counters;
 use super::negotiation;
 use super::requests::SnapshotRequests;
+use crate::clock::monotonic_ns;
+use crate::health::Health;
 
 /// Answers requests of all connections.
 pub struct Answerer {
@@ -29,6 +31,8 @@ pub struct Answerer {
     pub bodies: RefCell<Bodies>,
     /// Where snapshots come from.
     pub requests: SnapshotRequests,
+    /// Whether the agent works.
+    pub health: Health,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -41,8 +45,11 @@ impl Answerer {
     pub async fn answer<B>(&self, request: Request<B>) -> Answer {
         let path = request.uri().path();
         let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
-        if path == "/healthz" && is_read {
-            return text(StatusCode::OK, "ok\n");
+        if let Some(state) = self.state(path).filter(|_| is_read) {
+            return match state {
+                Ok(()) => text(StatusCode::OK, "ok\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            };
         }
         let credentials = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         if !self.authorization.borrow_mut().allows(credentials) {
@@ -51,13 +58,22 @@ impl Answerer {
             return with(answer, WWW_AUTHENTICATE, self.authorization.borrow().challenge());
         }
         match path {
-            "/" | "/metrics" | "/healthz" if !is_read => {
+            "/" | "/metrics" | "/healthz" | "/readyz" if !is_read => {
                 let answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD is needed\n");
                 with(answer, ALLOW, "GET, HEAD")
             }
             "/" => with(text(StatusCode::OK, INDEX), CONTENT_TYPE, "text/html; charset=utf-8"),
             "/metrics" => self.scrape(request.headers()).await,
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /readyz and /healthz\n"),
+        }
+    }
+
+    /// What the kubelet asks for; `None` for other paths.
+    fn state(&self, path: &str) -> Option<Result<(), String>> {
+        match path {
+            "/healthz" => Some(self.health.live(monotonic_ns())),
+            "/readyz" => Some(self.health.ready(monotonic_ns())),
+            _ => None,
         }
     }
 
@@ -95,8 +111,8 @@ impl Answerer {
 const INDEX: &str = "<!doctype html><html lang=\"en\"><title>Kansoku</title><h1>Kansoku</h1>\
     <p><a href=\"/metrics\">Metrics</a></p></html>\n";
 
-fn text(status: StatusCode, text: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, "text/plain; charset=utf-8")
 }

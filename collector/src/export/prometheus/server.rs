@@ -30,6 +30,7 @@ use super::deadline::{Clock, ClockedStream, Phase, Timeouts};
 use super::encode::Encoder;
 use super::requests::SnapshotRequests;
 use super::tls::{Tls, TlsOptions};
+use crate::health::Health;
 use crate::telemetry::{Metric, Text, Vocabulary};
 
 /// Connections at a time; those beyond are closed at once and counted.
@@ -75,14 +76,16 @@ impl Server {
         options: PrometheusOptions,
         target: Vec<(Text, Text)>,
         requests: SnapshotRequests,
+        health: Health,
     ) -> Result<Self> {
-        Self::start_with(options, target, requests, Timeouts::default())
+        Self::start_with(options, target, requests, health, Timeouts::default())
     }
 
     fn start_with(
         options: PrometheusOptions,
         target: Vec<(Text, Text)>,
         requests: SnapshotRequests,
+        health: Health,
         timeouts: Timeouts,
     ) -> Result<Self> {
         ensure!(!options.listen.is_empty(), "the Prometheus endpoint has no address to listen on");
@@ -101,6 +104,7 @@ impl Server {
                 authorization: RefCell::new(authorization),
                 bodies: RefCell::new(Bodies::new(encoder)),
                 requests,
+                health,
                 counters: thread_counters,
             };
             let endpoint = Rc::new(Endpoint {

@@ -82,15 +82,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) }}
 {{- end }}
 
-{{/* What the kubelet asks. It has no client certificate. */}}
+{{/* What the kubelet asks: a list of the root and the path. It has no client certificate. */}}
 {{- define "kansoku.probe" -}}
+{{- $path := index . 1 }}
+{{- with index . 0 }}
 {{- if .Values.prometheus.clientCertificates }}
 tcpSocket:
   port: metrics
 {{- else }}
 httpGet:
-  path: /healthz
+  path: {{ $path }}
   port: metrics
   scheme: {{ ternary "HTTPS" "HTTP" (not (empty .Values.prometheus.tlsSecret)) }}
+{{- end }}
 {{- end }}
 {{- end }}

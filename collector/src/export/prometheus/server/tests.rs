@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use super::super::requests::{ANSWER_TIMEOUT, SnapshotAnswers};
 use super::*;
+use crate::clock::monotonic_ns;
+use crate::health::Part;
 use crate::telemetry::{MetricKind, Owner, Point, Snapshot};
 
 fn options() -> PrometheusOptions {
@@ -38,7 +40,7 @@ fn answering(answers: SnapshotAnswers, snapshot: Arc<Snapshot>) {
 fn server(options: PrometheusOptions, series: usize, timeouts: Timeouts) -> Server {
     let (requests, answers) = SnapshotRequests::channel();
     answering(answers, snapshot(series));
-    Server::start_with(options, Vec::new(), requests, timeouts).unwrap()
+    Server::start_with(options, Vec::new(), requests, Health::default(), timeouts).unwrap()
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -80,6 +82,27 @@ fn wait_for(server: &Server, name: &str, expected: f64) {
         assert!(start.elapsed() < Duration::from_secs(10), "{name} is {}", counted(server, name));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn the_kubelet_hears_whether_the_agent_works() {
+    let (requests, _answers) = SnapshotRequests::channel();
+    let health = Health::default();
+    let server = Server::start(options(), Vec::new(), requests, health.clone()).unwrap();
+    check(&server, "GET /healthz", "", &["200 ok"]);
+    let body = check(&server, "GET /readyz", "", &["503 "]);
+    assert_eq!(body, b"nothing is hooked into the kernel yet\n");
+    health.set_hooked();
+    let pulse = health.start(Part::Pipeline);
+    pulse.beat(monotonic_ns());
+    check(&server, "GET /readyz", "", &["200 ok"]);
+    check(&server, "POST /readyz", "", &["405 "]);
+    pulse.beat(monotonic_ns().saturating_sub(61_000_000_000));
+    let body = check(&server, "GET /healthz", "", &["503 "]);
+    assert!(body.starts_with(b"the thread pipeline stands still since 61 s"), "{body:?}");
+    drop(pulse);
+    let body = check(&server, "HEAD /healthz", "", &["503 "]);
+    assert!(body.is_empty());
 }
 
 #[test]
@@ -184,7 +207,7 @@ fn connections_are_bounded() {
 #[test]
 fn a_collector_that_is_gone_or_silent() {
     let (requests, answers) = SnapshotRequests::channel();
-    let server = Server::start(options(), Vec::new(), requests).unwrap();
+    let server = Server::start(options(), Vec::new(), requests, Health::default()).unwrap();
     let start = Instant::now();
     check(&server, "GET /metrics", "", &["503 "]);
     assert!(start.elapsed() >= ANSWER_TIMEOUT);
@@ -198,7 +221,8 @@ fn a_port_in_use() {
     let first = server(options(), 1, Timeouts::default());
     let (requests, _answers) = SnapshotRequests::channel();
     let listen = first.addresses().to_vec();
-    let error = Server::start(PrometheusOptions { listen, ..options() }, Vec::new(), requests);
+    let error =
+        Server::start(PrometheusOptions { listen, ..options() }, Vec::new(), requests, Health::default());
     let error = format!("{:#}", error.err().unwrap());
     assert!(error.contains(&first.addresses()[0].to_string()) && error.contains("ss -ltnp"), "{error}");
 }
@@ -281,5 +305,5 @@ fn tls_reload_and_client_certificates() {
     std::fs::write(path("cert"), "").unwrap();
     let (requests, _answers) = SnapshotRequests::channel();
     let broken = PrometheusOptions { tls: Some(files), ..options() };
-    assert!(Server::start(broken, Vec::new(), requests).is_err());
+    assert!(Server::start(broken, Vec::new(), requests, Health::default()).is_err());
 }
