@@ -25,12 +25,23 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts it without pods, with its token and kubeconfig in a directory.
     pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// Starts it with TLS beside, by a certificate and a key that may change; see [`Self::setting_by_tls`].
+    pub fn start_with_tls(directory: &Path, certificate: &Path, key: &Path) -> (Self, SocketAddr) {
+        let address = free_address();
+        let port = address.port().to_string();
+        (Self::start_with(directory, &[&port, utf8(certificate), utf8(key)]), address)
+    }
+
+    fn start_with(directory: &Path, more: &[&str]) -> Self {
         let address = free_address();
         let token = directory.join("token");
         tools::write_file(&token, b"first");
         let port = address.port().to_string();
         let script = source("api_server.py");
-        let arguments = [utf8(&script), &port, utf8(&token)];
+        let arguments = [&[utf8(&script), &port, utf8(&token)], more].concat();
         let log = directory.join("api_server.log");
         let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
         let mut server = Daemon::start(Path::new("/usr/bin/python3"), &arguments, launch);
@@ -48,11 +59,26 @@ impl ApiServer {
         self.kubeconfig(&format!("kubeconfig-{name}"), &format!("/as/{name}"))
     }
 
+    /// What leads the agent here by TLS, if the server's certificate is of this authority.
+    pub fn setting_by_tls(&self, address: SocketAddr, authority: &Path) -> String {
+        let cluster = json!({"server": format!("https://{address}"), "certificate-authority": authority});
+        self.kubeconfig_of("kubeconfig-tls", &cluster)
+    }
+
+    /// Replaces the token: the one before is good for nothing from now on.
+    pub fn rotate_token(&self, token: &str) {
+        tools::write_file(&self.directory.join("token"), token.as_bytes());
+    }
+
     fn kubeconfig(&self, file: &str, below: &str) -> String {
+        self.kubeconfig_of(file, &json!({"server": format!("http://{}{below}", self.address)}))
+    }
+
+    fn kubeconfig_of(&self, file: &str, cluster: &Value) -> String {
         let kubeconfig = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": format!("http://{}{below}", self.address)}}],
+            "clusters": [{"name": "test", "cluster": cluster}],
             "users": [{"name": "test", "user": {"tokenFile": self.directory.join("token")}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "current-context": "test",

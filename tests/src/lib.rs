@@ -7,6 +7,7 @@ pub mod agent;
 pub mod api_server;
 pub mod bundle;
 pub mod callers;
+pub mod certificates;
 pub mod cgroup;
 pub mod container;
 pub mod crash;

@@ -202,7 +202,6 @@ fn a_server_that_misbehaves() {
     foreign["spec"]["nodeName"] = "node-2".into();
     api.put(&foreign);
     std::thread::sleep(Duration::from_secs(9));
-    // A token that changes is read again by the client within a minute: not waited for here.
     stop(agent);
     assert!(api.count("watches") >= 3 && api.count("lists") >= 2);
     assert_eq!(api.count("unauthorized"), 0);

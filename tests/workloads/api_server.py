@@ -4,9 +4,10 @@ usage: api_server.py PORT TOKEN_FILE [TLS_PORT CERTIFICATE KEY], which may chang
 
 Objects and faults come by POST /control: {"put": OBJECT}, {"delete": NAMESPACE/NAME}, both with {"at": COLLECTION} unless
 they are pods, {"refuse": STATUS or 0}, {"forbid": [PART OF A PATH, ...]} with 403, {"cut": true} ends all watches in the
-middle of an event, {"expire": true} answers the next watch with 410, {"partition": [NAME, ...]} answers nothing to those
-who ask below /as/NAME. {"put": OBJECT, "copies": [FROM, TO]} puts many: {n} in it is the number, {uid} and {ip} follow
-from that. {"retry_after": SECONDS} goes with refusals, {"delay_s": SECONDS} makes all answers slow. GET /control tells how often it was asked.
+middle of an event, or of {"garbage": HEX}, {"expire": true} answers the next watch with 410, {"partition": [NAME, ...]} answers nothing to those
+who ask below /as/NAME. {"put": OBJECT, "copies": [FROM, TO]} puts many: {n} in it is the number, {digit} its last
+one, {hex64} its digits, {uid} and {ip} follow from it. {"retry_after": SECONDS} goes with refusals, {"delay_s": SECONDS} makes all answers
+slow. GET /control tells how often it was asked.
 """
 import bisect
 import json
@@ -33,7 +34,7 @@ class State:
         self.objects, self.events = {PODS: {}}, []
         self.forbidden, self.partitioned = [], []
         self.version, self.refuse, self.cuts, self.expires = 1, 0, 0, False
-        self.retry_after, self.delay_s = 0, 0
+        self.retry_after, self.delay_s, self.garbage = 0, 0, b""
         self.lists = self.watches = self.unauthorized = 0
 
     def add(self, kind, at, thing, before=None):
@@ -54,8 +55,9 @@ class State:
                 for thing in copies(order["put"], *order.get("copies", ())):
                     self.put(at, thing)
             if "delete" in order:
-                gone = self.objects[at].pop(order["delete"])
-                self.add("DELETED", at, gone, dict(gone))
+                for key in copies(order["delete"], *order.get("copies", ())):
+                    gone = self.objects[at].pop(key)
+                    self.add("DELETED", at, gone, dict(gone))
             self.forbidden = order.get("forbid", self.forbidden)
             self.partitioned = order.get("partition", self.partitioned)
             self.retry_after = order.get("retry_after", self.retry_after)
@@ -63,6 +65,7 @@ class State:
             self.refuse = order.get("refuse", self.refuse)
             self.cuts += 1 if order.get("cut") else 0
             self.expires = order.get("expire", self.expires)
+            self.garbage = bytes.fromhex(order.get("garbage", ""))
             self.changed.notify_all()
 
 
@@ -80,7 +83,7 @@ def copies(template, first=None, last=None):
     text = json.dumps(template)
 
     def copy(number):
-        of_number = {"{n}": str(number), "{uid}": f"{number:08x}-0000-4000-8000-0000000000ff",
+        of_number = {"{n}": str(number), "{digit}": str(number % 10), "{hex64}": f"{number:064x}", "{uid}": f"{number:08x}-0000-4000-8000-0000000000ff",
                      "{ip}": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
         mine = text
         for place, value in of_number.items():
@@ -256,7 +259,7 @@ class Handler(BaseHTTPRequestHandler):
                 events = STATE.events[bisect.bisect_right(STATE.events, version, key=lambda event: event[0]):]
                 is_cut, now = STATE.cuts > cuts, STATE.version
             if is_cut:
-                self.chunk(b'{"type":"MODIFIED","object":{"kind":"Pod","metad')
+                self.chunk(STATE.garbage or b'{"type":"MODIFIED","object":{"kind":"Pod","metad')
                 self.close_connection = True
                 return self.connection.close()
             for version, kind, of, thing, before in events:
@@ -273,7 +276,15 @@ class Handler(BaseHTTPRequestHandler):
                                     "metadata": {"resourceVersion": str(now)}, "spec": {"containers": []}})
 
 
-class TlsServer(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """Clients that go away in the middle are none of its business."""
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass
+
+
+class TlsServer(Server):
     """Each connection gets the certificate that is in the file then."""
 
     def get_request(self):
@@ -282,17 +293,12 @@ class TlsServer(ThreadingHTTPServer):
         context.load_cert_chain(*sys.argv[4:6])
         return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
-    def handle_error(self, *_):
-        pass
-
 
 def serve(kind, port):
-    server = kind(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=kind(("127.0.0.1", port), Handler).serve_forever, daemon=True).start()
 
 
-serve(ThreadingHTTPServer, PORT)
+serve(Server, PORT)
 if len(sys.argv) > 3:
     serve(TlsServer, int(sys.argv[3]))
 time.sleep(600)

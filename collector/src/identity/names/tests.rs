@@ -40,13 +40,17 @@ fn cri(restart_count: u32) -> Facts {
 }
 
 fn api_pod(uid: &str) -> ApiEvent {
+    ApiEvent::Pod(Box::new(pod_of(uid)))
+}
+
+fn pod_of(uid: &str) -> ApiPod {
     let facts = Facts {
         container: None,
         owner: Some(("StatefulSet".to_owned(), "cart".to_owned())),
         has_metadata: true,
         ..Facts::of_pod("shop", "cart-1", uid, "")
     };
-    ApiEvent::Pod(Box::new(ApiPod { facts, node_uid: uid.to_owned(), ..ApiPod::default() }))
+    ApiPod { facts, node_uid: uid.to_owned(), ..ApiPod::default() }
 }
 
 fn service(place: &LatePod) -> Option<&str> {
@@ -144,6 +148,29 @@ fn what_is_never_found_is_given_up_and_counted() {
     finder.turn(SEARCH_NS);
     assert!(finder.waiting.is_empty() && place.get().is_none() && stranger.get().is_none());
     assert!(!place.is_awaited(SEARCH_NS));
+}
+
+#[test]
+fn a_server_that_is_away_is_waited_for_but_not_busily() {
+    let mut finder = finder(Api::Live);
+    let place = ask(&mut finder, "a", Some("12"));
+    let stranger = ask(&mut finder, "s", None);
+    finder.on_runtime("a", Ok(None));
+    finder.on_api(ApiEvent::Down("unauthorized".to_owned()), 0);
+    assert!(finder.is_busy());
+    finder.turn(10 * SEARCH_NS);
+    finder.has_changed = false;
+    assert!(!finder.is_busy() && !place.is_awaited(10 * SEARCH_NS));
+    assert_eq!(finder.waiting.len(), 1, "only what is certainly in a pod can come");
+    let named = ApiPod { containers: vec![("a".to_owned(), cri(0))], ..pod_of("12") };
+    finder.on_api(ApiEvent::Pod(Box::new(named)), 10 * SEARCH_NS);
+    finder.turn(10 * SEARCH_NS + 1);
+    assert_eq!(service(&place), Some("cart"));
+    assert!(stranger.get().is_none());
+    // One that it does not know once it is back is given up.
+    ask(&mut finder, "b", Some("13"));
+    finder.turn(10 * SEARCH_NS + SECOND);
+    assert!(finder.waiting.is_empty());
 }
 
 #[test]
