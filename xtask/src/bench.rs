@@ -25,6 +25,7 @@ mod growth;
 mod io;
 mod kernel_time;
 mod memory;
+mod names;
 mod throughput;
 
 mod agent;

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::setup::Bench;
-use super::{agent_cpu, crash, growth, io, kernel_time, memory, throughput};
+use super::{agent_cpu, crash, growth, io, kernel_time, memory, names, throughput};
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub enum Figure {
     Growth,
     Crash,
     Io,
+    Names,
 }
 
 /// What a figure found.
@@ -30,7 +31,7 @@ pub struct Measured {
 }
 
 impl Figure {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::KernelTime,
         Self::AgentCpu,
         Self::Memory,
@@ -38,6 +39,7 @@ impl Figure {
         Self::Growth,
         Self::Crash,
         Self::Io,
+        Self::Names,
     ];
 
     pub fn name(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Figure {
             Self::Growth => "growth",
             Self::Crash => "crash",
             Self::Io => "io",
+            Self::Names => "names",
         }
     }
 
@@ -61,6 +64,7 @@ impl Figure {
             Self::Growth => "Growth by processes and frequency",
             Self::Crash => "Crashes",
             Self::Io => "I/O and many containers",
+            Self::Names => "Names of Kubernetes",
         }
     }
 
@@ -73,6 +77,7 @@ impl Figure {
             Self::Growth => "none".to_owned(),
             Self::Crash => crash::target(),
             Self::Io => io::target(),
+            Self::Names => names::target(),
         }
     }
 
@@ -93,6 +98,7 @@ impl Figure {
             Self::Growth => growth::measure(bench),
             Self::Crash => crash::measure(bench),
             Self::Io => io::measure(bench),
+            Self::Names => names::measure(bench),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::figures::Measured;
 use super::parts::{self, Part};
 use super::setup::Bench;
 
+pub use kubepods::{Kubepods, container_name, pod_name};
 pub use programs::IoPrograms;
 
 mod kubepods;

@@ -161,12 +161,12 @@ fn is_unified(path: &Path) -> bool {
 }
 
 /// A UID as version 4 has them, recognizable as ours.
-fn pod_name(index: usize) -> String {
+pub fn pod_name(index: usize) -> String {
     format!("pod6b616e73-6f6b-4075-8000-{index:012x}")
 }
 
 /// 64 hexadecimal digits, recognizable as ours.
-fn container_name(index: usize) -> String {
+pub fn container_name(index: usize) -> String {
     format!("6b616e736f6b75{index:050x}")
 }
 
