@@ -67,9 +67,33 @@ impl Containerd {
         let image = directory.join("image.tar");
         let script = source("image.py");
         tools::succeed(Command::new("python3").args([utf8(&script), utf8(&image), IMAGE]));
-        let import = ["-a", utf8(&socket), "-n", "k8s.io", "images", "import", utf8(&image)];
+        let containerd = Self { socket, runtime, sandboxes: Mutex::default(), _server: server };
+        containerd.import(&image);
+        containerd
+    }
+
+    /// Gives it another image.
+    pub fn import(&self, archive: &Path) {
+        let import = ["-a", utf8(&self.socket), "-n", "k8s.io", "images", "import", utf8(archive)];
         tools::succeed(Command::new("ctr").args(import));
-        Self { socket, runtime, sandboxes: Mutex::default(), _server: server }
+    }
+
+    /// Runs a command in a container of an image on the host's network, to its end; what it printed.
+    pub fn run(&self, image: &str, command: &[&str]) -> String {
+        let run = [
+            "-a",
+            utf8(&self.socket),
+            "-n",
+            "k8s.io",
+            "run",
+            "--rm",
+            "--net-host",
+            "--snapshotter",
+            "native",
+        ];
+        let output =
+            tools::succeed(Command::new("ctr").args(run).args([image, "kansoku-test-image"]).args(command));
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     /// What leads the agent to the socket.

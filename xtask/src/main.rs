@@ -6,6 +6,7 @@ mod bench;
 mod command;
 mod ebpf;
 mod fuzz;
+mod image;
 mod manifests;
 mod picture;
 mod run;
@@ -27,6 +28,7 @@ const HELP: &str = "The commands of this repository:
   cargo xtask tidy               formatting, lints, licences, and the rules of the house
   cargo xtask ebpf [--check]     rebuild the eBPF object, or compare the committed one byte for byte
   cargo xtask manifests [--check]    render the Kustomize base from the Helm chart, or check both by Kubernetes' schemas
+  cargo xtask image [--agent PATH]   the agent's image with its SBOM, as an archive; no registry is asked
   cargo xtask fuzz [SECONDS]     give the protocol parsers any bytes, a minute for each target
   cargo xtask vm [KERNEL...]     run the agent on kernels 5.10, 6.1, 6.12 and newest, in qemu
   cargo xtask picture            make the flame graph in the README
@@ -50,6 +52,7 @@ fn dispatch(workspace: &Path, arguments: &[String]) -> Result<()> {
         "bench" => bench::run(workspace, rest),
         "ebpf" => ebpf::run(workspace, rest),
         "fuzz" => fuzz::run(workspace, rest),
+        "image" => image::run(workspace, rest),
         "manifests" => manifests::run(workspace, rest),
         "picture" => picture::run(workspace),
         "run" => run::run(workspace, rest),

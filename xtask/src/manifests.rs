@@ -1,5 +1,6 @@
 //! `cargo xtask manifests [--check]`: renders the Kustomize base from the Helm chart, so that there is one truth; with
-//! `--check` compares it, and validates both with several sets of values against Kubernetes' own schemas.
+//! `--check` compares it, validates both with several sets of values against Kubernetes' own schemas, and looks at the shell
+//! scripts beside them with shellcheck.
 //!
 //! Refuses: clusters. Nothing is asked of one and nothing is applied to it. Kinds that Kubernetes has no schema of are
 //! named in [`UNKNOWN_KINDS`], and said; any other without one is a mistake.
@@ -20,6 +21,10 @@ const VALUE_SETS: &str = "manifests/helm/kansoku/ci";
 /// Values for what stands beside the agent, which must do for the chart too, and manifests for clusters.
 const EXAMPLES: &str = "manifests/examples";
 const BASE: &str = "manifests/kustomize/base";
+
+/// Shell scripts for clusters and images.
+const SCRIPTS: [&str; 3] =
+    ["manifests/kubectl-kansoku", "manifests/image/rootfs.sh", "manifests/image/sbom.sh"];
 
 /// Templates that become files of the base under their own name.
 const TEMPLATES: [&str; 3] = ["daemonset.yaml", "rbac.yaml", "serviceaccount.yaml"];
@@ -84,6 +89,7 @@ impl Tools<'_> {
     }
 
     fn check(&self) -> Result<()> {
+        self.output(self.command("shellcheck").args(SCRIPTS))?;
         self.output(self.command("helm").args(["lint", "--strict", "--quiet", CHART]))?;
         let sets = yaml_files(&self.workspace.join(VALUE_SETS))?;
         ensure!(!sets.is_empty(), "{VALUE_SETS} is empty");
@@ -113,8 +119,8 @@ impl Tools<'_> {
         }
         let unknown: Vec<_> = unknown.into_iter().collect();
         println!(
-            "manifests: {} sets of values on Kubernetes {}, the Kustomize base and the examples are valid; not checked, \
-             because Kubernetes has no schema of them: {}",
+            "manifests: {} sets of values on Kubernetes {}, the Kustomize base, the examples and the scripts are valid; not \
+             checked, because Kubernetes has no schema of them: {}",
             sets.len(),
             VERSIONS.join(", "),
             unknown.join(", ")

