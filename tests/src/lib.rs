@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod dnsmasq;
 pub mod endpoint;
 pub mod http;
+pub mod kubectl;
 pub mod ledger;
 pub mod metrics;
 pub mod nginx;

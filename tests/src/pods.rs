@@ -38,9 +38,14 @@ pub fn api_pod(namespace: &str, deployment: &str, suffix: &str, uid: &str) -> Va
 
 /// The agent with a backend and short intervals.
 pub fn start(directory: &Path, receiver: &Receiver, settings: &[&str]) -> Agent {
+    start_on(NODE, directory, receiver, settings)
+}
+
+/// Likewise, on a node of another name.
+pub fn start_on(node: &str, directory: &Path, receiver: &Receiver, settings: &[&str]) -> Agent {
     let cache = format!("kubernetes.cache={}", utf8(&directory.join("names.json")));
     let spool = format!("crash.spool={}", utf8(&directory.join("crashes")));
-    let node = format!("kubernetes.node_name={NODE}");
+    let node = format!("kubernetes.node_name={node}");
     let own = [
         &cache,
         &spool,

@@ -137,7 +137,14 @@ class Handler(BaseHTTPRequestHandler):
                              "reason": reason, "message": reason, "code": status})
 
     def body(self):
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = b""
+        while length := int(self.rfile.readline(), 16):
+            text += self.rfile.read(length)
+            self.rfile.readline()
+        self.rfile.readline()
+        return json.loads(text)
 
     def admit(self):
         """The path without who asks; None if that was answered already."""
