@@ -240,7 +240,7 @@ impl Pipeline {
     /// Takes whose the cluster's addresses are now.
     fn hear_peers(&mut self, now_ns: u64) {
         let (Some(feed), Some(flows)) = (&mut self.options.peers, &mut self.flows) else { return };
-        for event in std::iter::from_fn(|| feed.next()).take(PEER_EVENTS_MAX) {
+        for event in std::iter::from_fn(|| feed.try_next()).take(PEER_EVENTS_MAX) {
             flows.on_peer(event, now_ns);
         }
     }

@@ -47,7 +47,7 @@ impl PeerFeed {
     }
 
     /// What was told next, if anything was. Does not wait.
-    pub fn next(&mut self) -> Option<PeerEvent> {
+    pub fn try_next(&mut self) -> Option<PeerEvent> {
         self.0.try_recv().ok()
     }
 }
