@@ -204,7 +204,7 @@ fn run(
         let _watch = tokio::spawn(watch_api(finder.options.clone(), sender.clone()));
         loop {
             pulse.beat(monotonic_ns());
-            let pause = if finder.is_busy() { BUSY_TURN } else { IDLE_TURN };
+            let pause = finder.pause(monotonic_ns());
             tokio::select! {
                 request = input.recv() => match request {
                     Some(request) => finder.ask(request),
@@ -305,9 +305,14 @@ impl Finder {
         }
     }
 
-    /// Whether somebody waits for what the next turn may say. Those that nobody waits for hear of what comes when it comes.
-    fn is_busy(&self) -> bool {
-        self.has_changed || self.waiting.values().any(|waiting| !waiting.is_late)
+    /// Until the next turn: soon if records wait, else when the runtime is to be asked again. The server is heard when it tells.
+    fn pause(&self, now_ns: u64) -> Duration {
+        if self.has_changed || self.waiting.values().any(|waiting| !waiting.is_late) {
+            return BUSY_TURN;
+        }
+        let due_ns = self.waiting.values().filter_map(|waiting| waiting.lookup_ns).min();
+        let until_due = due_ns.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns)));
+        until_due.unwrap_or(IDLE_TURN).clamp(BUSY_TURN, IDLE_TURN)
     }
 
     /// Takes a question. What is known is told at once.

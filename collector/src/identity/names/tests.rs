@@ -157,10 +157,15 @@ fn a_server_that_is_away_is_waited_for_but_not_busily() {
     let stranger = ask(&mut finder, "s", None);
     finder.on_runtime("a", Ok(None));
     finder.on_api(ApiEvent::Down("unauthorized".to_owned()), 0);
-    assert!(finder.is_busy());
+    assert_eq!(finder.pause(0), BUSY_TURN);
     finder.turn(10 * SEARCH_NS);
     finder.has_changed = false;
-    assert!(!finder.is_busy() && !place.is_awaited(10 * SEARCH_NS));
+    assert_eq!(finder.pause(10 * SEARCH_NS), IDLE_TURN);
+    assert!(!place.is_awaited(10 * SEARCH_NS));
+    // The runtime is asked again when it is time, though no record waits.
+    finder.waiting.values_mut().for_each(|waiting| waiting.lookup_ns = Some(10 * SEARCH_NS + SECOND));
+    assert_eq!(finder.pause(10 * SEARCH_NS), Duration::from_secs(1));
+    finder.waiting.values_mut().for_each(|waiting| waiting.lookup_ns = None);
     assert_eq!(finder.waiting.len(), 1, "only what is certainly in a pod can come");
     let named = ApiPod { containers: vec![("a".to_owned(), cri(0))], ..pod_of("12") };
     finder.on_api(ApiEvent::Pod(Box::new(named)), 10 * SEARCH_NS);
