@@ -7,6 +7,7 @@ mod budget;
 mod connection;
 mod describe;
 mod link;
+mod migration;
 pub mod protocol;
 mod requests;
 mod sampling;

@@ -3,7 +3,7 @@
 //! Three proofs, in this order: the two spans are the ends of one connection at one place in its bytes; the message named its
 //! parent; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
 //! has ended. Wrong is worse than missing: a thread that served two requests at once, or asked an event queue meanwhile,
-//! proves nothing. Refuses: clocks, and guesses.
+//! proves nothing, and no thread of a process whose requests change their threads. Refuses: clocks, and guesses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use collector_common::flow::{Message, Role, Way};
 
 use super::connection::{Connection, Ends};
+use super::migration::Migrations;
 use super::protocol::TraceContext;
 use super::requests::{Requests, SeriesId};
 use super::sampling::Sampler;
@@ -95,6 +96,7 @@ struct Settled {
 /// A request that a thread served.
 #[derive(Clone, Copy, Debug)]
 struct Served {
+    process: u32,
     place: Place,
     wire: Wire,
 }
@@ -138,6 +140,8 @@ pub struct Linker {
     spans: Vec<Span>,
     /// Requests served, by thread.
     served: HashMap<u32, VecDeque<Served>>,
+    /// Processes whose requests change their threads.
+    migrations: Migrations,
     /// Connections whose request a thread has received and not answered, by thread.
     serving: HashMap<u32, HashSet<Ends>>,
     /// The thread that received the last request of a connection.
@@ -158,6 +162,7 @@ impl Linker {
             ages: VecDeque::new(),
             spans: Vec::new(),
             served: HashMap::new(),
+            migrations: Migrations::default(),
             serving: HashMap::new(),
             receivers: HashMap::new(),
             local: HashMap::new(),
@@ -219,12 +224,16 @@ impl Linker {
         if self.waiting.len() >= WAITING_MAX {
             return self.ledger.lost(Signal::Span, LossReason::SpansFull, 1);
         }
+        let process = waiting.span.process.pid;
+        if !waiting.place.is_of_one_thread {
+            self.migrations.add(process, waiting.place.end_ns);
+        }
         if waiting.span.kind == SpanKind::Server {
             let served = self.served.entry(waiting.place.thread).or_default();
             if served.len() >= SERVED_PER_THREAD_MAX {
                 served.pop_front();
             }
-            served.push_back(Served { place: waiting.place, wire: waiting.wire });
+            served.push_back(Served { process, place: waiting.place, wire: waiting.wire });
         }
         self.waiting.push(waiting);
     }
@@ -244,6 +253,7 @@ impl Linker {
             served.retain(|served| served.place.end_ns + PARENT_NS > now_ns);
             !served.is_empty()
         });
+        self.migrations.turn(now_ns);
     }
 
     /// Settles everything: what has no parent by now gets none.
@@ -339,6 +349,7 @@ impl Linker {
                 let place = &only.place;
                 let is_proven = place.is_of_one_thread
                     && !place.has_polled
+                    && !self.migrations.has(only.process)
                     && place.start_ns <= start_ns
                     && end_ns <= place.end_ns;
                 if is_proven { Around::One(only) } else { Around::Unproven }
@@ -431,6 +442,7 @@ mod tests {
         connection: u16,
         thread: u32,
         polls: bool,
+        moves: bool,
         start_ms: u64,
         end_ms: u64,
     }
@@ -442,7 +454,7 @@ mod tests {
         thread: u32,
         (start_ms, end_ms): (u64, u64),
     ) -> Side {
-        Side { name, kind, connection, thread, polls: false, start_ms, end_ms }
+        Side { name, kind, connection, thread, polls: false, moves: false, start_ms, end_ms }
     }
 
     fn client(name: &'static str, connection: u16, thread: u32, times: (u64, u64)) -> Side {
@@ -471,8 +483,8 @@ mod tests {
             attributes: Vec::new(),
             error: None,
         };
-        let place =
-            Place { thread: side.thread, is_of_one_thread: true, has_polled: side.polls, start_ns, end_ns };
+        let (is_of_one_thread, has_polled) = (!side.moves, side.polls);
+        let place = Place { thread: side.thread, is_of_one_thread, has_polled, start_ns, end_ns };
         let address = |port: u16| ([127, 0, 0, 1], port).into();
         let ends = Ends { local: address(PORTS + side.connection), peer: address(80) };
         let wire = Wire { ends, position: 0, is_client: side.kind == SpanKind::Client };
@@ -552,6 +564,9 @@ mod tests {
         // An event loop.
         let looped = [Side { polls: true, ..served() }, client("c", 2, 8, (3, 10))];
         check(true, &looped, &[("b", "-"), ("c", "-")]);
+        // Tasks that change their threads, as another one of the process did.
+        let moved = [Side { moves: true, ..client("m", 3, 9, (0, 2)) }, served(), client("c", 2, 8, (3, 10))];
+        check(true, &moved, &[("b", "-"), ("c", "-"), ("m", "-")]);
     }
 
     #[test]
