@@ -8,6 +8,8 @@ pub mod dns;
 pub mod http1;
 pub mod postgres;
 pub mod redis;
+#[cfg(test)]
+mod replayed;
 pub mod sql;
 
 use std::borrow::Cow;

@@ -727,6 +727,33 @@ fn pair(exchange: &Exchange) -> (String, Option<i64>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
+    /// However a head is cut and spoilt, its end is where a library says that it is.
+    #[test]
+    fn heads_end_where_a_library_says(
+        lines in proptest::collection::vec("[A-Za-z-]{1,12}: ?[ -~]{0,30}(\r)?\n", 0..12),
+        spoilt in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let mut bytes = format!("GET /a HTTP/1.1\r\n{}\r\nbody\n\n", lines.concat()).into_bytes();
+        if let Some((index, byte)) = spoilt {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        // Empty lines before a head are skipped before its end is looked for.
+        prop_assume!(!bytes[0].is_ascii_whitespace());
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut request = httparse::Request::new(&mut headers);
+        let parsed = httparse::ParserConfig::default()
+            .ignore_invalid_headers_in_requests(true)
+            .parse_request(&mut request, &bytes);
+        if let Ok(httparse::Status::Complete(length)) = parsed {
+            let (first, second) = bytes.split_at(cut.index(bytes.len()));
+            let mut finder = head::EndFinder::default();
+            let end = finder.find(first).or_else(|| finder.find(second).map(|end| first.len() + end));
+            prop_assert_eq!(end, Some(length), "{}", bytes.escape_ascii());
+        }
+    }
+
     /// All that was said is understood, however it is cut.
     #[test]
     fn an_oracle_is_understood(batches in talks(), sizes in proptest::collection::vec(1..700_usize, 1..20)) {

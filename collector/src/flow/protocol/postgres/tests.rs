@@ -511,8 +511,43 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|messages| messages.concat())
 }
 
+/// Lengths of the messages of a server, as a library finds them.
+fn lengths_by_library(bytes: &[u8]) -> Vec<u64> {
+    let mut buffer = BytesMut::from(bytes);
+    let mut lengths = Vec::new();
+    let mut before = buffer.len();
+    while let Ok(Some(_)) = backend::Message::parse(&mut buffer) {
+        lengths.push((before - buffer.len()) as u64);
+        before = buffer.len();
+    }
+    lengths
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Messages that are spoilt and still make sense to a library are as long as that one says.
+    #[test]
+    fn a_library_agrees_on_spoilt_messages(
+        bytes in prop::sample::select(PSQL.iter().chain(PGBENCH).filter(|(direction, bytes)| *direction == Response
+            && *bytes != b"N").map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>()),
+        spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = bytes;
+        for (index, byte) in &spoilt {
+            let index = index.index(bytes.len());
+            bytes[index] = *byte;
+        }
+        let expected = lengths_by_library(&bytes);
+        let mut reader = Reader::new(Response);
+        let mut rest = &bytes[..];
+        let mut found = Vec::new();
+        while let Step::Message(message) = reader.step(&mut rest, Mark::default()) {
+            found.push(message.extent.bytes);
+        }
+        found.truncate(expected.len());
+        prop_assert_eq!(found, expected, "{}", bytes.escape_ascii());
+    }
 
     #[test]
     fn anything(

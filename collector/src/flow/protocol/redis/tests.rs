@@ -494,6 +494,36 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
+    /// What is spoilt and still makes sense to a library ends where that one says. Ends of lines stay: the library takes any byte
+    /// for the first half of one.
+    #[test]
+    fn spoilt_values_end_where_they_end(
+        all in prop::collection::vec(values(), 1..6),
+        spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = all.concat();
+        for (index, byte) in &spoilt {
+            let index = index.index(bytes.len());
+            if ![bytes[index], *byte].iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+                bytes[index] = *byte;
+            }
+        }
+        let mut expected = Vec::new();
+        let mut rest = &bytes[..];
+        while let Ok(Some((_, length))) = redis_protocol::resp3::decode::complete::decode(rest) {
+            expected.push(length as u64);
+            rest = &rest[length..];
+        }
+        let mut reader = Reader::default();
+        let mut found = Vec::new();
+        let mut rest = &bytes[..];
+        while let Step::Value(value) = reader.step(&mut rest, Mark::default(), false, false) {
+            found.push(value.extent.bytes);
+        }
+        found.truncate(expected.len());
+        prop_assert_eq!(found, expected, "{}", bytes.escape_ascii());
+    }
+
     #[test]
     fn anything(pieces in prop::collection::vec((any::<bool>(), any::<bool>(), noise(), 0_u64..50), 0..30)) {
         let mut redis = Redis::default();
