@@ -123,7 +123,7 @@ fn seconds(text: &str) -> f64 {
 fn config(root: &str, address: SocketAddr, workers: u32) -> String {
     format!(
         "daemon off;\nuser root;\nworker_processes {workers};\npid {root}/nginx.pid;\nerror_log stderr;\n\
-         events {{ worker_connections 512; }}\n\
+         events {{ worker_connections 2048; }}\n\
          http {{\n  access_log off;\n  sendfile off;\n  keepalive_requests 1000000000;\n\
          client_body_temp_path {root}/body;\n  proxy_temp_path {root}/proxy;\n\
          fastcgi_temp_path {root}/fastcgi;\n  uwsgi_temp_path {root}/uwsgi;\n  scgi_temp_path {root}/scgi;\n\

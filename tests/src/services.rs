@@ -38,11 +38,16 @@ impl Service {
 
     /// Starts a compiled program; these ports are its further arguments.
     pub fn program(program: &Program, ports: &[u16]) -> Self {
+        Self::binary(program.path(), ports)
+    }
+
+    /// Starts a program that is there; these ports are its further arguments.
+    pub fn binary(path: &Path, ports: &[u16]) -> Self {
         let address = free_address();
         let mut arguments = vec![address.port().to_string()];
         arguments.extend(ports.iter().map(ToString::to_string));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Self::start_at(program.path(), address, &arguments)
+        Self::start_at(path, address, &arguments)
     }
 
     /// Starts a Redis that keeps nothing.

@@ -78,6 +78,11 @@ impl Traced {
         }
     }
 
+    /// The agent's resident memory now, and the most it ever had, in bytes.
+    pub fn resident_bytes(&self) -> (u64, u64) {
+        self.agent.resident_bytes()
+    }
+
     /// Stops the agent, whose books must balance.
     #[track_caller]
     pub fn stop(self) -> Told {

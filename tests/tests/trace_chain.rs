@@ -3,12 +3,14 @@
 //! Refuses: wrong parents, anywhere; and missing ones where a thread serves a request at a time.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tests::callers::{ask_at_once, curl, items};
+use tests::parents;
 use tests::postgres::Postgres;
 use tests::receiver::Protocol;
 use tests::services::Service;
-use tests::spans::{self, Span};
+use tests::spans::Span;
 use tests::traced::{Told, Traced};
 use tests::workload::Program;
 
@@ -43,30 +45,6 @@ fn traces(told: &Told) -> BTreeMap<&[u8], Vec<&Span>> {
     traces
 }
 
-/// Expects that a span with a parent is of the same request, after it began, and on the other side.
-#[track_caller]
-fn check_parent(parent: &Span, span: &Span) {
-    let both = || format!("{} below {}", span.summary(), parent.summary());
-    assert_eq!(parent.trace_id, span.trace_id, "{}", both());
-    assert_ne!(parent.is_client(), span.is_client(), "{}", both());
-    assert!(parent.start_ns <= span.start_ns && span.start_ns <= parent.end_ns, "{}", both());
-    if !span.attribute("url.path").is_empty() {
-        assert_eq!(parent.attribute("url.path"), span.attribute("url.path"), "{}", both());
-    }
-    if !span.is_client() && span.attribute("kansoku.partial").is_empty() {
-        assert_eq!(parent.attribute("db.query.text"), span.attribute("db.query.text"), "{}", both());
-    }
-    let keys = span.attribute("db.query.text").matches('?').count();
-    if span.is_client() && span.attribute("db.operation.name") == "DEL" {
-        let number: usize = number_of(parent).expect("the path ends with a number");
-        assert_eq!(keys, 1 + number % 15, "{}", both());
-    }
-}
-
-fn number_of(span: &Span) -> Option<usize> {
-    span.attribute("url.path").rsplit('/').next()?.parse().ok()
-}
-
 /// Every trace is whole: one root, which is curl's, and the right parent of each other span.
 #[track_caller]
 fn check_chain(told: &Told, requests: usize) {
@@ -80,7 +58,7 @@ fn check_chain(told: &Told, requests: usize) {
         assert_eq!(roots[0].service, "curl", "{lines}");
         for span in spans.iter().filter(|span| !span.parent.is_empty()) {
             let parent = by_id.get(&*span.parent).unwrap_or_else(|| panic!("{} in\n{lines}", span.summary()));
-            check_parent(parent, span);
+            parents::check(parent, span);
             let proof = if span.is_client() { "thread" } else { "connection" };
             assert_eq!(span.attribute("kansoku.link.proof"), proof, "{}", span.summary());
             if span.is_client() {
@@ -128,13 +106,7 @@ fn check_relay(service: &Service, next: &Service, redis: &Service, in_flight: us
     traced.wait_at(&ports[..2], REQUESTS * 4);
     let mut told = traced.stop();
     told.keep(&ports);
-    let by_id = spans::by_id(&told.spans);
-    let mut by_thread = 0;
-    for span in told.spans.iter().filter(|span| !span.parent.is_empty()) {
-        let parent = by_id.get(&*span.parent).unwrap_or_else(|| panic!("no parent of {}", span.summary()));
-        check_parent(parent, span);
-        by_thread += usize::from(span.attribute("kansoku.link.proof") == "thread");
-    }
+    let links = parents::check_all(&told.spans);
     for port in ports {
         let (clients, servers) = (told.at(port, true), told.at(port, false));
         let unread = if port == redis.port() { told.books.of("span").lost_as("exchange_broken") } else { 0 };
@@ -147,7 +119,7 @@ fn check_relay(service: &Service, next: &Service, redis: &Service, in_flight: us
         let joined = servers.iter().filter(|span| span.attribute("kansoku.link.proof") == "connection");
         assert_eq!(joined.count(), servers.len(), "both ends of every connection are one trace");
     }
-    by_thread
+    links.by_thread
 }
 
 #[test]
@@ -168,6 +140,36 @@ fn goroutines_have_no_wrong_parents() {
     for in_flight in [1, 20] {
         let by_thread = check_relay(&go, &next, &redis, in_flight);
         println!("{in_flight} in flight: {by_thread} calls of goroutines have the request as their parent");
+    }
+}
+
+/// A service on tokio that asks PostgreSQL and Redis: both are told exactly, and no parent is wrong on its threads, each of which
+/// is an event loop.
+#[test]
+fn tokio_has_no_wrong_parents() {
+    const REQUESTS: usize = 300;
+    let (redis, postgres) = (Service::redis(), Postgres::start(&[]));
+    postgres.sql("create table shelf (id int, note text)");
+    let stores = [postgres.address().port(), redis.port()];
+    let tokio = Service::binary(Path::new(env!("CARGO_BIN_EXE_relay_tokio")), &stores);
+    for in_flight in [1, 20] {
+        let traced = Traced::start(Protocol::Grpc, &[]);
+        ask_at_once(tokio.address(), REQUESTS, in_flight);
+        let ports = [tokio.port(), stores[0], stores[1]];
+        traced.wait_at(&ports, REQUESTS * 6);
+        let mut told = traced.stop();
+        told.keep(&ports);
+        for port in ports {
+            let sides = [true, false].map(|is_client| told.at(port, is_client).len());
+            assert_eq!(sides, [REQUESTS, REQUESTS], "at {port}");
+        }
+        let links = parents::check_all(&told.spans);
+        assert_eq!(links.by_connection, REQUESTS * 3, "both ends of every connection are one trace");
+        println!(
+            "tokio, {in_flight} in flight: {} of {} calls have their request",
+            links.by_thread,
+            REQUESTS * 2
+        );
     }
 }
 

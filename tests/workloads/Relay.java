@@ -12,6 +12,8 @@ public class Relay {
     public static void main(String[] arguments) throws Exception {
         int port = Integer.parseInt(arguments[0]);
         String next = "http://127.0.0.1:" + arguments[1];
+        // Above 200 idle connections it would close what was just answered.
+        System.setProperty("sun.net.httpserver.maxIdleConnections", "2000");
         InetSocketAddress address = new InetSocketAddress(InetAddress.getByName("127.0.0.1"), port);
         HttpServer server = HttpServer.create(address, 128);
         server.setExecutor(Executors.newFixedThreadPool(32));

@@ -1,0 +1,140 @@
+//! Many requests in flight: what a client logged and the spans of both ends are the same, at 1, 50 and 1,000 at once, whatever way
+//! the server works.
+//!
+//! Refuses: a lost request, a wrong parent, and an agent that grows with what is in flight.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tests::nginx::Nginx;
+use tests::parents;
+use tests::postgres::Postgres;
+use tests::receiver::Protocol;
+use tests::services::Service;
+use tests::spans::Span;
+use tests::swarm;
+use tests::traced::{Told, Traced};
+use tests::workload::Program;
+
+/// Requests at one time, and in all.
+const LOADS: [(usize, usize); 3] = [(1, 200), (50, 1000), (1000, 3000)];
+
+/// What the span of a client and its own clock differ by in half of the requests at most.
+const MEDIAN_SECONDS_MAX: f64 = 1e-3;
+
+/// By how much a span may be longer than the client's own time around it: two clocks.
+const CLOCK_SECONDS: f64 = 1e-4;
+
+/// What a thousand requests in flight may cost the agent: prefixes of two ends, their exchanges, and spans that wait.
+const GROWTH_BYTES_MAX: u64 = 96 << 20;
+
+/// The spans of one end by what was asked for: name and status. Fails if one is there twice.
+fn said(spans: &[&Span]) -> BTreeMap<String, (String, u16)> {
+    let of_span = |span: &&Span| {
+        let status = span.attribute("http.response.status_code").parse().unwrap_or(0);
+        (span.target(), (span.name.clone(), status))
+    };
+    let said: BTreeMap<_, _> = spans.iter().map(of_span).collect();
+    assert_eq!(said.len(), spans.len(), "each once");
+    said
+}
+
+/// Asks a server at each load; its spans, and what they say of its stores, go to `check`. `others` are the ports that it asks.
+#[track_caller]
+fn in_flight(name: &str, address: SocketAddr, others: &[u16], loads: &[(usize, usize)]) {
+    for &(in_flight, requests) in loads {
+        let traced = Traced::start(Protocol::Grpc, &[]);
+        let (before, _) = traced.resident_bytes();
+        let log = swarm::ask(address, requests, in_flight);
+        assert_eq!(log.in_flight_max, in_flight, "all at once");
+        traced.wait_at(&[address.port()], 2 * requests);
+        let (_, peak) = traced.resident_bytes();
+        let mut told = traced.stop();
+        told.keep(&[&[address.port()], others].concat());
+        let logged = log
+            .transfers
+            .iter()
+            .map(|transfer| (transfer.target.clone(), ("GET /item/{id}".to_owned(), transfer.status)));
+        let logged: BTreeMap<_, _> = logged.collect();
+        for is_client in [true, false] {
+            assert_eq!(said(&told.at(address.port(), is_client)), logged, "{name}: is_client: {is_client}");
+        }
+        check_times(name, &told, address.port(), &log);
+        let links = parents::check_all(&told.spans);
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        println!(
+            "{name}: {in_flight} in flight: {links:?}, lost {:?}; resident {:.1} MiB before, {:.1} at the peak",
+            told.books.of("span").lost,
+            mebibytes(before),
+            mebibytes(peak)
+        );
+        assert!(peak.saturating_sub(before) <= GROWTH_BYTES_MAX, "{before} bytes, then {peak}");
+    }
+}
+
+/// The client reads its clock around the calls that move its bytes: its spans lie within, and in half of the cases closely. It
+/// is longer where the client was not on a CPU between its clock and its call, which no span can know.
+#[track_caller]
+fn check_times(name: &str, told: &Told, port: u16, log: &swarm::Log) {
+    let seconds: BTreeMap<String, f64> =
+        told.at(port, true).iter().map(|span| (span.target(), span.seconds())).collect();
+    let mut differences: Vec<f64> =
+        log.transfers.iter().map(|transfer| transfer.seconds - seconds[&transfer.target]).collect();
+    differences.sort_by(f64::total_cmp);
+    let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
+    let late = differences.iter().filter(|difference| difference.abs() > MEDIAN_SECONDS_MAX).count();
+    println!(
+        "{name}: of {} the client's time is longer by {:.3} ms (least), {:.3} (median), {:.3} (p99), {:.3} (most); {late} by \
+         more than a millisecond",
+        differences.len(),
+        at(0.0) * 1e3,
+        at(0.5) * 1e3,
+        at(0.99) * 1e3,
+        at(1.0) * 1e3
+    );
+    assert!(at(0.5).abs() <= MEDIAN_SECONDS_MAX, "{name}: the median differs by {} s", at(0.5));
+    assert!(at(0.0) >= -CLOCK_SECONDS, "{name}: a span is longer than the client waited: {} s", at(0.0));
+}
+
+#[test]
+fn of_nginx() {
+    let nginx = Nginx::start(1, 100, &[]);
+    in_flight("nginx", nginx.address(), &[], &LOADS);
+}
+
+#[test]
+fn of_threads() {
+    let python = Service::script("python3", "shop.py", &[]);
+    in_flight("Python, a thread for each connection", python.address(), &[], &LOADS);
+}
+
+#[test]
+fn of_a_pool_of_threads() {
+    let next = Service::script("python3", "shop.py", &[]);
+    let java = Service::script("java", "Relay.java", &[next.port()]);
+    in_flight("Java, 32 threads", java.address(), &[next.port()], &LOADS);
+}
+
+#[test]
+fn of_node() {
+    let (redis, next) = (Service::redis(), Service::script("python3", "shop.py", &[]));
+    let node = Service::script("node", "relay.js", &[next.port(), redis.port()]);
+    in_flight("Node", node.address(), &[next.port(), redis.port()], &LOADS);
+}
+
+#[test]
+fn of_goroutines() {
+    let (redis, next) = (Service::redis(), Service::script("python3", "shop.py", &[]));
+    let go = Service::program(&Program::go("relay.go"), &[next.port(), redis.port()]);
+    in_flight("Go", go.address(), &[next.port(), redis.port()], &LOADS);
+}
+
+#[test]
+fn of_tokio() {
+    let (redis, postgres) = (Service::redis(), Postgres::start(&[]));
+    postgres.sql("create table shelf (id int, note text)");
+    let stores = [postgres.address().port(), redis.port()];
+    let tokio = Service::binary(Path::new(env!("CARGO_BIN_EXE_relay_tokio")), &stores);
+    in_flight("tokio", tokio.address(), &stores, &LOADS);
+}
