@@ -204,13 +204,17 @@ impl Connection {
         }
     }
 
-    /// It ended, after so many messages and turns: what waits for a response gets none.
+    /// It ended, after so many messages and turns: what waits for a response gets none, unless that one was lost.
     pub fn end(&mut self, record: &CloseRecord, output: &mut Output) {
         if record.messages != self.last_number && self.last_number != 0 && self.parser.is_some() {
             let turned = record.turns.wrapping_sub(self.last_turns);
             // Directions alternate, and the first one in the hole is the other one than the last that was seen.
             let begins_with_request = self.last_direction == Some(Direction::Response);
             self.lost_exchanges += u64::from((turned + u32::from(begins_with_request)) / 2);
+            // The response that is waited for may be among what did not come.
+            if let Some(parser) = self.parser.as_mut().filter(|_| turned > 0 || begins_with_request) {
+                return give_up(parser, record.head.time_ns, output);
+            }
         }
         self.finish(record.head.time_ns, output);
     }
@@ -502,6 +506,20 @@ mod tests {
         check(Role::Server, &[whole, third].concat(), 2, 1, Role::Server);
         // Of the second only the response came.
         check(Role::Server, &[&whole[..], &[(Sent, OK, 4, 4, response)]].concat(), 1, 1, Role::Server);
+    }
+
+    #[test]
+    fn a_response_that_was_lost_is_not_said_to_be_missing() {
+        for (messages, exchanges, abandoned) in [(1, 1, 0), (2, 0, 1)] {
+            let mut connection = open(Role::Server);
+            let mut output = Output::default();
+            say(&mut connection, (Way::Received, GET, 1, 1, 0), &mut output);
+            let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
+            let record = CloseRecord { head, connection: 5, messages, turns: messages };
+            connection.end(&record, &mut output);
+            let found = (output.exchanges.len(), output.abandoned, connection.take_lost_exchanges());
+            assert_eq!(found, (exchanges, abandoned, 0), "{messages} messages");
+        }
     }
 
     #[test]
