@@ -144,7 +144,8 @@ impl Agent {
     pub fn resident_bytes(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent runs");
         let value = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("proc(5)");
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let line = line.unwrap_or_else(|| panic!("the agent has ended:\n{}", self.stderr()));
             let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("proc(5)");
             kilobytes * 1024
         };

@@ -23,6 +23,9 @@ const SETTINGS: [&str; 6] = [
 /// How long spans may take to arrive: those whose parent goes on wait for it.
 const ARRIVAL_MAX: Duration = Duration::from_secs(20);
 
+/// After so long without another one there are no more: longer than any waits for the other end of its connection.
+const QUIET: Duration = Duration::from_secs(4);
+
 /// How often they are looked for.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -57,6 +60,19 @@ impl Traced {
     #[track_caller]
     pub fn wait_at(&self, ports: &[u16], count: usize) {
         self.wait_for("spans", count, |span| span.is_at(ports));
+    }
+
+    /// Waits until so many spans arrived whose server is at one of these ports, or no more of them come: some may be lost.
+    pub fn wait_for_rest_at(&self, ports: &[u16], count: usize) {
+        let found = || self.receiver.spans().iter().filter(|span| span.is_at(ports)).count();
+        let mut before = (Instant::now(), found());
+        while before.1 < count && before.0.elapsed() < QUIET {
+            std::thread::sleep(POLL);
+            let now = found();
+            if now > before.1 {
+                before = (Instant::now(), now);
+            }
+        }
     }
 
     /// Waits until enough spans of a kind arrived.

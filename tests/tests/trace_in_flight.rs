@@ -1,12 +1,14 @@
 //! Many requests in flight: what a client logged and the spans of both ends are the same, at 1, 50 and 1,000 at once, whatever way
-//! the server works.
+//! the server works. The client asks as fast as it is answered, which may be more than this machine's agent can read: what is
+//! missing then is counted.
 //!
-//! Refuses: a lost request, a wrong parent, and an agent that grows with what is in flight.
+//! Refuses: an uncounted loss, a wrong parent, and an agent that grows with what is in flight.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use tests::callers::Transfer;
 use tests::nginx::Nginx;
 use tests::parents;
 use tests::postgres::Postgres;
@@ -29,9 +31,10 @@ const CLOCK_SECONDS: f64 = 1e-4;
 /// What a thousand requests in flight may cost the agent: prefixes of two ends, their exchanges, and spans that wait.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 
-/// The spans of one end by what was asked for: name and status. Fails if one is there twice.
+/// The whole spans of one end by what was asked for: name and status. Fails if one is there twice.
 fn said(spans: &[&Span]) -> BTreeMap<String, (String, u16)> {
-    let of_span = |span: &&Span| {
+    let spans: Vec<_> = spans.iter().filter(|span| span.attribute("kansoku.partial").is_empty()).collect();
+    let of_span = |span: &&&Span| {
         let status = span.attribute("http.response.status_code").parse().unwrap_or(0);
         (span.target(), (span.name.clone(), status))
     };
@@ -48,7 +51,7 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], loads: &[(usize, u
         let (before, _) = traced.resident_bytes();
         let log = swarm::ask(address, requests, in_flight);
         assert_eq!(log.in_flight_max, in_flight, "all at once");
-        traced.wait_at(&[address.port()], 2 * requests);
+        traced.wait_for_rest_at(&[address.port()], 2 * requests);
         let (_, peak) = traced.resident_bytes();
         let mut told = traced.stop();
         told.keep(&[&[address.port()], others].concat());
@@ -57,9 +60,25 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], loads: &[(usize, u
             .iter()
             .map(|transfer| (transfer.target.clone(), ("GET /item/{id}".to_owned(), transfer.status)));
         let logged: BTreeMap<_, _> = logged.collect();
+        let mut missing = 0;
         for is_client in [true, false] {
-            assert_eq!(said(&told.at(address.port(), is_client)), logged, "{name}: is_client: {is_client}");
+            let spans = told.at(address.port(), is_client);
+            if let Some(odd) = spans.iter().find(|span| span.attribute("http.response.status_code").is_empty()) {
+                println!("{odd:#?} {:?}", told.books.of("span").lost);
+            }
+            let said = said(&spans);
+            for (target, said) in &said {
+                assert_eq!(Some(said), logged.get(target), "{name}: {target}, is_client: {is_client}");
+            }
+            missing += (logged.len() - said.len()) as u64;
         }
+        let lost: u64 = told.books.of("span").lost.values().sum();
+        println!(
+            "{name}: {in_flight} in flight: {missing} of {} spans are missing, {lost} are counted",
+            2 * requests
+        );
+        assert!(missing <= lost, "{missing} are missing, {lost} counted");
+        assert!(missing == 0 || in_flight > 1, "one after the other, none is lost");
         check_times(name, &told, address.port(), &log);
         let links = parents::check_all(&told.spans);
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -79,8 +98,8 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], loads: &[(usize, u
 fn check_times(name: &str, told: &Told, port: u16, log: &swarm::Log) {
     let seconds: BTreeMap<String, f64> =
         told.at(port, true).iter().map(|span| (span.target(), span.seconds())).collect();
-    let mut differences: Vec<f64> =
-        log.transfers.iter().map(|transfer| transfer.seconds - seconds[&transfer.target]).collect();
+    let difference = |transfer: &Transfer| Some(transfer.seconds - seconds.get(&transfer.target)?);
+    let mut differences: Vec<f64> = log.transfers.iter().filter_map(difference).collect();
     differences.sort_by(f64::total_cmp);
     let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
     let late = differences.iter().filter(|difference| difference.abs() > MEDIAN_SECONDS_MAX).count();
