@@ -40,6 +40,7 @@ mod interrupt;
 mod machine;
 mod meter;
 mod numbers;
+mod parsers;
 mod parts;
 mod procfs;
 mod programs;

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::setup::Bench;
-use super::{agent_cpu, crash, growth, io, kernel_time, memory, names, throughput};
+use super::{agent_cpu, crash, growth, io, kernel_time, memory, names, parsers, throughput};
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub enum Figure {
     Crash,
     Io,
     Names,
+    Parsers,
 }
 
 /// What a figure found.
@@ -40,6 +41,7 @@ impl Figure {
         Self::Crash,
         Self::Io,
         Self::Names,
+        Self::Parsers,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +54,7 @@ impl Figure {
             Self::Crash => "crash",
             Self::Io => "io",
             Self::Names => "names",
+            Self::Parsers => "parsers",
         }
     }
 
@@ -65,6 +68,7 @@ impl Figure {
             Self::Crash => "Crashes",
             Self::Io => "I/O and many containers",
             Self::Names => "Names of Kubernetes",
+            Self::Parsers => "Parsers of protocols",
         }
     }
 
@@ -78,6 +82,7 @@ impl Figure {
             Self::Crash => crash::target(),
             Self::Io => io::target(),
             Self::Names => names::target(),
+            Self::Parsers => "none".to_owned(),
         }
     }
 
@@ -99,6 +104,7 @@ impl Figure {
             Self::Crash => crash::measure(bench),
             Self::Io => io::measure(bench),
             Self::Names => names::measure(bench),
+            Self::Parsers => parsers::measure(bench),
         }
     }
 }

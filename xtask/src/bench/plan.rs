@@ -50,6 +50,8 @@ pub struct Plan {
     pub io_containers_run: Duration,
     /// Scrapes of each format.
     pub io_scrapes: usize,
+    /// Replays of one protocol.
+    pub parsers: Duration,
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -83,6 +85,7 @@ impl Plan {
         io_containers_warm_up: seconds(30),
         io_containers_run: seconds(120),
         io_scrapes: 20,
+        parsers: seconds(5),
     };
 
     pub const QUICK: Self = Self {
@@ -111,6 +114,7 @@ impl Plan {
         io_containers_warm_up: seconds(10),
         io_containers_run: seconds(30),
         io_scrapes: 3,
+        parsers: seconds(1),
     };
 }
 
