@@ -63,7 +63,9 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], loads: &[(usize, u
         let mut missing = 0;
         for is_client in [true, false] {
             let spans = told.at(address.port(), is_client);
-            if let Some(odd) = spans.iter().find(|span| span.attribute("http.response.status_code").is_empty()) {
+            if let Some(odd) =
+                spans.iter().find(|span| span.attribute("http.response.status_code").is_empty())
+            {
                 println!("{odd:#?} {:?}", told.books.of("span").lost);
             }
             let said = said(&spans);
