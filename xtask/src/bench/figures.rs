@@ -32,7 +32,7 @@ pub struct Measured {
 }
 
 impl Figure {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::KernelTime,
         Self::AgentCpu,
         Self::Memory,
