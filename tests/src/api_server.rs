@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::receiver::free_address;
 use crate::workload::{source, utf8};
 use crate::{http, tools};
@@ -43,7 +43,7 @@ impl ApiServer {
         let script = source("api_server.py");
         let arguments = [&[utf8(&script), &port, utf8(&token)], more].concat();
         let log = directory.join("api_server.log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let mut server = Daemon::start(Path::new("/usr/bin/python3"), &arguments, launch);
         server.wait_until("the API server", || http::get(address, "/control", &[]).is_ok());
         Self { address, directory: directory.to_owned(), _server: server }

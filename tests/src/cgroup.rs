@@ -72,6 +72,32 @@ pub fn entering(cgroups: &[&Cgroup]) -> Command {
     command
 }
 
+/// A shell that stops itself and, once it is told to go on, becomes the program that is added to its arguments. The
+/// process id is the program's.
+pub fn held() -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]);
+    command
+}
+
+/// Waits until a [`held`] command has stopped.
+pub fn wait_until_held(pid: u32) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("our child");
+    while !stat().contains(") T ") {
+        assert!(Instant::now() < deadline, "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Moves a process into cgroups.
+pub fn move_into(pid: u32, cgroups: &[&Cgroup]) {
+    for cgroup in cgroups {
+        let path = cgroup.path.join("cgroup.procs");
+        std::fs::write(&path, pid.to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
 /// Above the pods of the test containers. A path of Kubernetes has `kubepods` in it.
 const PARENT: &str = "kansoku-test.kubepods/besteffort";
 
@@ -126,25 +152,14 @@ impl ContainerCgroup {
 
     /// Runs a command in it, from its `execve` on: nothing before that counts for the container.
     pub fn enter(&self, command: Command) -> Inside {
-        let mut held = Command::new("/bin/sh");
-        held.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
-            .arg(command.get_program())
-            .args(command.get_args());
+        let mut held = held();
+        held.arg(command.get_program()).args(command.get_args());
         held.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let child = held.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child =
             Inside { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", child.pid())).expect("our child");
-        while !stat().contains(") T ") {
-            assert!(Instant::now() < deadline, "{command:?} does not stop");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        for cgroup in self.cgroups() {
-            let path = cgroup.path().join("cgroup.procs");
-            std::fs::write(&path, child.pid().to_string())
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        }
+        wait_until_held(child.pid());
+        move_into(child.pid(), &self.cgroups());
         kill_process(Pid::from_child(&child.child), Signal::CONT).expect("our child");
         child
     }

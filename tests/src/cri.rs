@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::tools;
 use crate::workload::{source, utf8};
 
@@ -59,7 +59,7 @@ impl Containerd {
         let configuration = directory.join("containerd.toml");
         tools::write_file(&configuration, configuration_of(directory, &socket).as_bytes());
         let log = directory.join("containerd.log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let mut server = Daemon::start(&program, &["--config", utf8(&configuration)], launch);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let version = || runtime.block_on(call::<_, Empty>(&socket, "Version", &Empty {}));

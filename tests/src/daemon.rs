@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::cgroup::{Cgroup, entering};
+use crate::cgroup::{Cgroup, entering, held, move_into, wait_until_held};
+use crate::strace::{Calls, Strace};
 
 /// How long a server may take until it answers.
 const START_MAX: Duration = Duration::from_secs(20);
@@ -81,8 +82,17 @@ pub struct Launch<'a> {
     pub user: Option<User>,
     /// The cgroups it enters before it is executed.
     pub cgroups: &'a [&'a Cgroup],
+    /// Whether strace, which stays outside of them, follows it and all that it starts from its `execve` on.
+    pub is_traced: bool,
     /// Where its output goes.
     pub log: &'a Path,
+}
+
+impl<'a> Launch<'a> {
+    /// As root, in the test's own cgroups, ended by `SIGTERM`.
+    pub fn plain(log: &'a Path) -> Self {
+        Self { stop: Stop::Term, user: None, cgroups: &[], is_traced: false, log }
+    }
 }
 
 /// A running server.
@@ -90,13 +100,14 @@ pub struct Daemon {
     child: Child,
     stop: Stop,
     log: PathBuf,
+    strace: Option<Strace>,
 }
 
 impl Daemon {
     /// Starts a program with these words as its arguments.
     pub fn start(program: &Path, arguments: &[&str], launch: Launch) -> Self {
-        let mut command = entering(launch.cgroups);
-        command.args(["setpriv", "--pdeathsig", launch.stop.name()]);
+        let mut command = if launch.is_traced { held() } else { entering(launch.cgroups) };
+        command.args(["/usr/bin/setpriv", "--pdeathsig", launch.stop.name()]);
         if let Some(user) = launch.user {
             command.args(user.setpriv_arguments());
         }
@@ -109,7 +120,21 @@ impl Daemon {
         let same_log = log.try_clone().expect("a file descriptor");
         command.stdin(Stdio::null()).stdout(log).stderr(same_log).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self { child, stop: launch.stop, log: launch.log.to_owned() }
+        let strace = launch.is_traced.then(|| {
+            wait_until_held(child.id());
+            move_into(child.id(), launch.cgroups);
+            let strace = Strace::attach(child.id());
+            kill_process(Pid::from_child(&child), Signal::CONT).expect("our child");
+            strace
+        });
+        Self { child, stop: launch.stop, log: launch.log.to_owned(), strace }
+    }
+
+    /// Ends a traced server in order; returns what it and all that it started did from first to last.
+    pub fn calls(mut self) -> Calls {
+        let strace = self.strace.take().expect("it is traced");
+        assert!(self.end(), "it had to be killed; its log:\n{}", self.log());
+        strace.finish()
     }
 
     /// The process id of the server's first process.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::tools;
 
 /// A name with both kinds of addresses.
@@ -32,7 +32,7 @@ impl Dnsmasq {
         let resolver = format!("nameserver {}\n", address.ip());
         tools::write_file(&directory.path().join("resolv.conf"), resolver.as_bytes());
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let (host, port) =
             (format!("--listen-address={}", address.ip()), format!("--port={}", address.port()));
         let record = format!("--host-record={NAME},{}", ADDRESSES.join(","));

@@ -31,6 +31,7 @@ pub mod receiver;
 pub mod resources;
 pub mod services;
 pub mod spans;
+pub mod strace;
 pub mod swarm;
 pub mod tools;
 pub mod traced;

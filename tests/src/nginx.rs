@@ -8,9 +8,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::cgroup::{Cgroup, entering};
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::http;
 use crate::receiver::free_address;
+use crate::strace::Calls;
 use crate::tools;
 use crate::workload::utf8;
 
@@ -46,6 +47,15 @@ pub struct Load {
 impl Nginx {
     /// Serves a file of this many bytes as `/file`, in these cgroups.
     pub fn start(workers: u32, file_bytes: usize, cgroups: &[&Cgroup]) -> Self {
+        Self::launch(workers, file_bytes, cgroups, false)
+    }
+
+    /// Likewise, followed by strace from first to last.
+    pub fn start_traced(workers: u32, file_bytes: usize, cgroups: &[&Cgroup]) -> Self {
+        Self::launch(workers, file_bytes, cgroups, true)
+    }
+
+    fn launch(workers: u32, file_bytes: usize, cgroups: &[&Cgroup], is_traced: bool) -> Self {
         let program = tools::require("nginx", "nginx");
         let directory = TempDir::new().expect("a temporary directory");
         let address = free_address();
@@ -53,7 +63,7 @@ impl Nginx {
         tools::write_file(&directory.path().join("file"), &vec![b'x'; file_bytes]);
         tools::write_file(&directory.path().join("nginx.conf"), config(root, address, workers).as_bytes());
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups, log: &log };
+        let launch = Launch { cgroups, is_traced, ..Launch::plain(&log) };
         let config = format!("{root}/nginx.conf");
         let mut daemon = Daemon::start(&program, &["-p", root, "-e", "stderr", "-c", &config], launch);
         daemon.wait_until("nginx", || {
@@ -65,6 +75,11 @@ impl Nginx {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends it; returns what all its processes did, if it was traced.
+    pub fn calls(self) -> Calls {
+        self.daemon.calls()
     }
 
     /// The process id of the master.

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::cgroup::{Cgroup, entering};
 use crate::daemon::{Daemon, Launch, Stop, User};
 use crate::receiver::free_address;
+use crate::strace::Calls;
 use crate::tools;
 use crate::workload::utf8;
 
@@ -46,6 +47,15 @@ pub struct Bench {
 impl Postgres {
     /// Makes a cluster and starts it, in these cgroups.
     pub fn start(cgroups: &[&Cgroup]) -> Self {
+        Self::launch(cgroups, false)
+    }
+
+    /// Likewise, followed by strace from first to last.
+    pub fn start_traced(cgroups: &[&Cgroup]) -> Self {
+        Self::launch(cgroups, true)
+    }
+
+    fn launch(cgroups: &[&Cgroup], is_traced: bool) -> Self {
         let programs = programs();
         let directory = TempDir::new().expect("a temporary directory");
         let user = User::first_known(&USERS).expect("a user without rights");
@@ -64,7 +74,7 @@ impl Postgres {
             arguments.extend(["-c", setting]);
         }
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Int, user: Some(user), cgroups, log: &log };
+        let launch = Launch { stop: Stop::Int, user: Some(user), cgroups, is_traced, log: &log };
         let mut daemon = Daemon::start(&programs.join("postgres"), &arguments, launch);
         let mut is_ready = Command::new(programs.join("pg_isready"));
         is_ready.args(["-q", "-h", utf8(directory.path()), "-p", &address.port().to_string()]);
@@ -82,6 +92,11 @@ impl Postgres {
     /// The directory of its socket, `.s.PGSQL.<port>`.
     pub fn socket_directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Ends it; returns what all its processes did, if it was traced.
+    pub fn calls(self) -> Calls {
+        self.daemon.calls()
     }
 
     /// The process id of the postmaster. Every connection is a process of its own below it.

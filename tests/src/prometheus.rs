@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::http;
 use crate::promql::{self, Sample};
 use crate::receiver::free_address;
@@ -117,7 +117,7 @@ impl Prometheus {
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let mut daemon = Daemon::start(&program, &arguments, launch);
         daemon.wait_until("Prometheus", || {
             http::get(address, "/-/ready", &[]).is_ok_and(|answer| answer.status.is_success())

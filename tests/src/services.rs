@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::receiver::free_address;
 use crate::tools;
 use crate::workload::{Program, utf8};
@@ -79,7 +79,7 @@ impl Service {
     fn start_at(program: &Path, address: SocketAddr, arguments: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let mut daemon = Daemon::start(program, arguments, launch);
         daemon.wait_until(utf8(program), || TcpStream::connect(address).is_ok());
         Self { address, daemon, _directory: directory }

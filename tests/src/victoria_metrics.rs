@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::http;
 use crate::promql::{self, Sample};
 use crate::receiver::free_address;
@@ -50,7 +50,7 @@ impl VictoriaMetrics {
             arguments.push("-opentelemetry.usePrometheusNaming");
         }
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let mut daemon = Daemon::start(&program, &arguments, launch);
         daemon.wait_until("VictoriaMetrics", || {
             http::get(address, "/health", &[]).is_ok_and(|answer| answer.status.is_success())

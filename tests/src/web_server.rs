@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Launch, Stop};
+use crate::daemon::{Daemon, Launch};
 use crate::http;
 use crate::receiver::free_address;
 use crate::tools;
@@ -49,7 +49,7 @@ impl WebServer {
         }
         tools::write_file(&directory.path().join("nginx.conf"), config(root, address).as_bytes());
         let log = directory.path().join("log");
-        let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+        let launch = Launch::plain(&log);
         let config = format!("{root}/nginx.conf");
         let mut daemon = Daemon::start(&program, &["-p", root, "-e", "stderr", "-c", &config], launch);
         daemon.wait_until("nginx", || http::get(address, "/status", &[]).is_ok());

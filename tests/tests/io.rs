@@ -17,6 +17,7 @@ use tests::metrics::points;
 use tests::nginx::Nginx;
 use tests::postgres::{Bench, Postgres};
 use tests::receiver::{Behaviour, Protocol, Receiver, free_address};
+use tests::strace::{self, Calls};
 use tests::tools;
 use tests::workload::{FRAME_POINTERS, Program, utf8};
 
@@ -61,37 +62,6 @@ fn stop(agent: Agent, page: &Page) {
     agent.finish(STOP_MAX).expect_code(0);
 }
 
-/// Calls by operation, as `strace -c` has them by name.
-fn strace(words: &[&str], directory: &Path) -> BTreeMap<String, f64> {
-    let table = directory.join("strace");
-    let mut traced = Command::new(tools::require("strace", "strace"));
-    traced.args(["-f", "-c", "-U", "name,calls", "-o", utf8(&table)]).args(words).env("LC_ALL", "C");
-    tools::succeed(&mut traced);
-    let operation = |call: &str| {
-        Some(match call {
-            "read" | "readv" | "pread64" => "read",
-            "write" | "writev" | "pwrite64" => "write",
-            "open" | "openat" => "open",
-            "close" => "close",
-            "fstat" | "newfstatat" | "stat" | "statx" | "access" | "readlink" => "stat",
-            "fsync" | "fdatasync" => "sync",
-            "ftruncate" | "fallocate" | "unlink" => "change",
-            "getdents64" => "list",
-            _ => return None,
-        })
-    };
-    let mut sums = BTreeMap::new();
-    for line in std::fs::read_to_string(table).expect("strace wrote it").lines() {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if let [name, calls] = words[..]
-            && let (Some(operation), Ok(calls)) = (operation(name), calls.parse::<f64>())
-        {
-            *sums.entry(operation.to_owned()).or_default() += calls;
-        }
-    }
-    sums
-}
-
 /// dd does what strace says of another run of it, and moves what it says itself.
 #[test]
 fn dd_as_strace_tells() {
@@ -107,7 +77,7 @@ fn dd_as_strace_tells() {
         (&zeros[..], "dd01", [("read character_device", 4_096_000.0), ("write file", 4_096_000.0)]),
         (&copy[..], "dd02", [("write character_device", 1_228_807.0), ("read file", 1_228_807.0)]),
     ] {
-        let truth = strace(words, directory.path());
+        let truth = strace::counts(words, directory.path());
         let container = ContainerCgroup::make(id);
         container.run(command(words));
         let page = endpoint.scrape_of(&container);
@@ -332,6 +302,47 @@ fn postgres_and_pgbench() {
     // Two clients, and pgbench's own connection before them.
     assert_eq!(page.sum("tcp_connections_accepted_total", &[server.label()]), 3.0);
     assert_eq!(page.sum("tcp_connect_duration_seconds_count", &[client.label()]), 3.0);
+    stop(agent, &page);
+}
+
+/// All calls of a traced server in its container, from its `execve` to its end, and the bytes they moved, are what strace saw.
+#[track_caller]
+fn check_life(page: &Page, container: &ContainerCgroup, told: &Calls) {
+    let own = [container.label()];
+    assert_eq!(page.by(OPERATIONS, &own, &[OPERATION, "error_type"]), told.operations);
+    assert_eq!(page.by(BYTES, &own, &[OPERATION]), told.bytes);
+    let of_files = [container.label(), (DESCRIPTOR, "file")];
+    assert_eq!(page.by(BYTES, &of_files, &[OPERATION]), told.file_bytes);
+}
+
+/// PostgreSQL under pgbench: each call of all its processes, each byte.
+#[test]
+fn postgres_as_strace_tells() {
+    let (server, client) = (ContainerCgroup::make("d803"), ContainerCgroup::make("d804"));
+    let (agent, endpoint) = endpoint::start(&[]);
+    let postgres = Postgres::start_traced(&server.cgroups());
+    postgres.prepare_bench(1);
+    let bench = Bench::parse(&client.run(postgres.bench_over_tcp(2, 300)));
+    assert_eq!((bench.transactions, bench.failed), (600, 0));
+    let told = postgres.calls();
+    assert!(told.operations["receive"] >= 600.0 && told.operations["send"] >= 600.0, "{told:?}");
+    let page = endpoint.scrape_of(&server);
+    check_life(&page, &server, &told);
+    stop(agent, &page);
+}
+
+/// nginx under wrk: each call of its master and its workers, each byte.
+#[test]
+fn nginx_as_strace_tells() {
+    let (server, client) = (ContainerCgroup::make("e503"), ContainerCgroup::make("e504"));
+    let (agent, endpoint) = endpoint::start(&[]);
+    let nginx = Nginx::start_traced(2, 5000, &server.cgroups());
+    let load = nginx.load(8, 2, &client.cgroups());
+    assert!(load.requests > 100 && load.bad_answers + load.socket_errors == 0, "{load:?}");
+    let told = nginx.calls();
+    assert!(told.file_bytes["read"] >= load.requests as f64 * 5000.0, "{told:?}");
+    let page = endpoint.scrape_of(&server);
+    check_life(&page, &server, &told);
     stop(agent, &page);
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tests::agent::{Agent, STOP_MAX};
 use tests::api_server::{ApiServer, NODE};
 use tests::cri::{Containerd, IMAGE, PodSpec};
-use tests::daemon::{Daemon, Launch, Stop};
+use tests::daemon::{Daemon, Launch};
 use tests::pods::{api_pod, container_of, spin_in, start, stop, uid, with_container};
 use tests::receiver::{Behaviour, Protocol, Receiver, free_address};
 use tests::resources::{self, Attributes, SIGNALS};
@@ -316,7 +316,7 @@ fn pods_that_ask_are_scraped() {
     let (api, _network) = (ApiServer::start(directory.path()), PodNetwork::make());
     tools::write_file(&directory.path().join("metrics.txt"), b"# TYPE till_sales gauge\ntill_sales 7\n");
     let log = directory.path().join("web.log");
-    let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+    let launch = Launch::plain(&log);
     let serve =
         ["netns", "exec", PodNetwork::NAME, "python3", "-u", "-m", "http.server", "8000", "--directory"];
     let words: Vec<&str> = serve.into_iter().chain([utf8(directory.path())]).collect();
