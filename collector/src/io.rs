@@ -18,6 +18,7 @@ use collector_common::io::{Key as KernelKey, Measure, OVERFLOW_CGROUP};
 use crate::clock::monotonic_ns;
 use crate::identity::Directory;
 use crate::kernel::{CgroupMount, IoMaps, IoOptions};
+use crate::process::EndedName;
 use crate::resource::cgroup::device::DeviceNames;
 use crate::resource::cgroup::usage::DeviceNumber;
 use crate::telemetry::{Metric, MetricKind, Owner, Point};
@@ -30,6 +31,9 @@ pub use slow::{PendingOperation, SlowOperations};
 
 /// Cgroups are looked for that are gone, so that their counts can be freed, each so many nanoseconds.
 const SWEEP_NS: u64 = 60_000_000_000;
+
+/// Names of processes that are remembered; those without series go with each sweep. More processes have no name.
+const PROCESS_NAMES_MAX: usize = 65_536;
 
 /// Reads the kernel's counts and names them.
 pub struct Io {
@@ -57,6 +61,16 @@ impl Io {
             process_names: HashMap::new(),
             device_names: DeviceNames::default(),
             sweep_ns: monotonic_ns(),
+        }
+    }
+
+    /// Processes that ended had these names: nobody can ask them any more. The first name of a process stays, so that it has
+    /// no second series.
+    pub fn learn_names(&mut self, names: &[EndedName]) {
+        for (pid, name) in names {
+            if self.process_names.len() < PROCESS_NAMES_MAX {
+                self.process_names.entry(*pid).or_insert_with(|| Arc::clone(name));
+            }
         }
     }
 
@@ -105,6 +119,7 @@ impl Io {
         for (key, _) in self.series.iter().filter(|(key, _)| is_of_process(key.measure, key.detail)) {
             // Remembered: a process that ended or took another name has no second series.
             if !self.process_names.contains_key(&key.detail)
+                && self.process_names.len() < PROCESS_NAMES_MAX
                 && let Some(name) = process_name(key.detail)
             {
                 self.process_names.insert(key.detail, name);
@@ -189,8 +204,13 @@ fn is_running(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// What a process calls itself.
+/// The name of a process's executable; that of its main thread where it has none (kernel threads).
 fn process_name(pid: u32) -> Option<Arc<str>> {
+    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    if let Some(name) = executable.as_deref().and_then(|path| path.file_name()?.to_str()) {
+        // A file that was replaced since.
+        return Some(name.strip_suffix(" (deleted)").unwrap_or(name).into());
+    }
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim_end().into())
 }

@@ -14,6 +14,7 @@ use crate::export::prometheus::{Server, SnapshotAnswers};
 use crate::health::{Health, Part};
 use crate::identity::{CgroupName, Directory, Key, Placement};
 use crate::io::Io;
+use crate::process::EndedName;
 use crate::resource::cgroup::hierarchy::Hierarchies;
 use crate::resource::cgroup::{CgroupKey, ContainerResources, Options as CgroupOptions};
 use crate::resource::node::NodeResources;
@@ -31,6 +32,8 @@ const TURN: Duration = Duration::from_millis(100);
 pub enum News {
     /// Processes were met in cgroups.
     Placements(Vec<Placement>),
+    /// Processes ended that had these names.
+    EndedNames(Vec<EndedName>),
     /// The agent's own metrics.
     Agent(Vec<Metric>),
 }
@@ -212,6 +215,9 @@ impl Sources {
                 Ok(News::Placements(placements)) => {
                     self.has_news = true;
                     placements.into_iter().for_each(|placement| self.directory.place(placement));
+                }
+                Ok(News::EndedNames(names)) => {
+                    self.io.iter_mut().for_each(|io| io.learn_names(&names));
                 }
                 Ok(News::Agent(metrics)) => self.agent = metrics,
                 Err(TryRecvError::Empty) => return false,

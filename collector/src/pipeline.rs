@@ -97,6 +97,8 @@ pub struct PipelineOptions {
     pub names: Names,
     /// Tells whose the cluster's addresses are; `None` where nobody wants to know.
     pub peers: Option<PeerFeed>,
+    /// Whether the metrics need the names of processes that ended.
+    pub tells_ended_names: bool,
 }
 
 impl Filter {
@@ -151,6 +153,9 @@ impl Pipeline {
         let mut processes =
             ProcessTable::new(kernel.has_sideband(), options.names.clone(), Arc::clone(&ledger));
         processes.backfill();
+        if options.tells_ended_names {
+            processes.keep_ended_names();
+        }
         let offset_ns = clocks().monotonic_to_unix_ns;
         let flows = options.flows.as_ref();
         let flows = flows.map(|flows| Flows::new(flows, unix_ns(), offset_ns, Arc::clone(&ledger)));
@@ -353,9 +358,14 @@ impl Pipeline {
         }
     }
 
-    /// Who reads numbers by cgroup hears whose the cgroups are.
+    /// Who reads numbers by cgroup hears whose the cgroups are, and by process what those were that ended.
     fn tell_placements(&mut self) {
         let Some(news) = &self.news else { return };
+        let names = self.processes.take_ended_names();
+        if !names.is_empty() {
+            // A receiver that is behind goes without.
+            let _behind_or_gone = news.try_send(News::EndedNames(names));
+        }
         let placements = self.processes.take_placements();
         if placements.is_empty() {
             return;

@@ -40,6 +40,9 @@ const CONTAINERS_MAX: usize = 1_024;
 const REFRESH_INTERVAL_NS: u64 = 1_000_000_000;
 const REFRESH_INTERVAL_NS_MAX: u64 = 64_000_000_000;
 
+/// Names of ended processes that wait to be taken. More are left out: who wants them finds the process without a name.
+const ENDED_NAMES_MAX: usize = 8_192;
+
 /// `/proc` reads for refreshing maps in one turn.
 const REFRESHES_PER_TURN_MAX: u32 = 64;
 
@@ -81,10 +84,14 @@ pub struct ProcessTable {
     identity: Identity,
     roots: Cache<String, Arc<[PathBuf]>>,
     placements: Placements,
+    ended_names: Option<Vec<EndedName>>,
     refreshes_left: u32,
     has_sideband: bool,
     ledger: Arc<Ledger>,
 }
+
+/// The id and the name of a process that ended.
+pub type EndedName = (u32, Arc<str>);
 
 impl ProcessTable {
     /// An empty table. `has_sideband` says whether mappings are told as they are made; `names` finds the pods of containers.
@@ -96,6 +103,7 @@ impl ProcessTable {
             identity: Identity::new(names),
             roots: Cache::new(CONTAINERS_MAX),
             placements: Placements::default(),
+            ended_names: None,
             refreshes_left: REFRESHES_PER_TURN_MAX,
             has_sideband,
             ledger,
@@ -166,6 +174,16 @@ impl ProcessTable {
         self.placements.give_back(placements);
     }
 
+    /// Keeps the names of processes that end from now on, for [`ProcessTable::take_ended_names`].
+    pub fn keep_ended_names(&mut self) {
+        self.ended_names = Some(Vec::new());
+    }
+
+    /// The names of the processes that ended since the last call.
+    pub fn take_ended_names(&mut self) -> Vec<EndedName> {
+        self.ended_names.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// A process by its id, if it is known.
     pub fn get(&self, tgid: u32) -> Option<&Process> {
         self.processes.get(&tgid)
@@ -229,6 +247,9 @@ impl ProcessTable {
         if let Some(process) = self.processes.get_mut(&task.tgid).filter(|known| known.is_same(start_ticks)) {
             process.ended = true;
             self.ended.push_back((time_ns, task.tgid, process.start_ticks));
+            if let Some(names) = self.ended_names.as_mut().filter(|names| names.len() < ENDED_NAMES_MAX) {
+                names.push((task.tgid, Arc::clone(&process.name.executable_name)));
+            }
         }
         self.count(true);
     }

@@ -4,6 +4,7 @@
 //! Refuses: real containers ([`crate::container`] makes those).
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -150,8 +151,59 @@ impl ContainerCgroup {
         self.cgroups.iter().any(|(names, _)| names.split(',').any(|name| name == controller))
     }
 
+    /// What a controller's file says, which is one number.
+    pub fn number(&self, controller: &str, name: &str) -> f64 {
+        let text = self.text(controller, name);
+        text.trim().parse().unwrap_or_else(|_| panic!("{name}: {text:?}"))
+    }
+
+    /// A line of `memory.stat`, by its keys in v1 and v2.
+    pub fn statistic(&self, keys: [&str; 2]) -> f64 {
+        keyed(&self.text("memory", "memory.stat"), keys[usize::from(!self.is_v1("memory"))])
+    }
+
+    /// What a controller's file says.
+    pub fn text(&self, controller: &str, name: &str) -> String {
+        let path = self.file(controller, name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Writes to a controller's file.
+    pub fn set(&self, controller: &str, name: &str, value: &str) {
+        let path = self.file(controller, name);
+        std::fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Has its I/O at the device of a file accounted: v1's block controller does nothing where no limit is set
+    /// (`blk-throttle` is off until then, since 6.10).
+    pub fn account_io(&self, path: &Path) {
+        let device = std::fs::metadata(path).expect("it is there").dev();
+        let limit = format!("{}:{} 1000000000000", device >> 8 & 0xfff, device & 0xff);
+        if self.is_v1("blkio") {
+            self.set("blkio", "blkio.throttle.read_bps_device", &limit);
+            self.set("blkio", "blkio.throttle.write_bps_device", &limit);
+        }
+    }
+
+    /// What v1's block controller counted, over all devices: of reads and of writes.
+    pub fn blkio(&self, name: &str) -> [f64; 2] {
+        let text = self.text("blkio", name);
+        // `8:0 Read 4096`
+        ["Read", "Write"].map(|direction| {
+            let lines = text.lines().filter_map(|line| line.split_once(' ')?.1.strip_prefix(direction));
+            lines.map(|value| value.trim().parse::<f64>().expect("a number")).sum()
+        })
+    }
+
     /// Runs a command in it, from its `execve` on: nothing before that counts for the container.
     pub fn enter(&self, command: Command) -> Inside {
+        let child = self.hold(command);
+        child.let_go();
+        child
+    }
+
+    /// Puts a command into it, which waits before its `execve` until it is [let go](Inside::let_go).
+    pub fn hold(&self, command: Command) -> Inside {
         let mut held = held();
         held.arg(command.get_program()).args(command.get_args());
         held.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -160,7 +212,6 @@ impl ContainerCgroup {
             Inside { child: child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")) };
         wait_until_held(child.pid());
         move_into(child.pid(), &self.cgroups());
-        kill_process(Pid::from_child(&child.child), Signal::CONT).expect("our child");
         child
     }
 
@@ -211,6 +262,11 @@ impl Inside {
         self.child.id()
     }
 
+    /// Lets it execute, if it is held.
+    pub fn let_go(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("our child");
+    }
+
     /// Waits for its good end; returns what it wrote, which is less than a pipe holds.
     pub fn output(mut self) -> String {
         let mut text = [String::new(), String::new()];
@@ -240,6 +296,13 @@ impl Drop for Inside {
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// A value of a file of keys and values (cgroup-v2.rst, "flat keyed").
+#[track_caller]
+pub fn keyed(text: &str, key: &str) -> f64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {key} in {text}"))
 }
 
 /// The mounts of v1 controllers, by their names.

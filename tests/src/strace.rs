@@ -189,9 +189,9 @@ mod tests {
     use super::{Calls, read};
 
     fn check(log: &str, operations: &[(&str, f64)], bytes: &[(&str, f64)], file_bytes: &[(&str, f64)]) {
-        let map = |pairs: &[(&str, f64)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
-        let expected =
-            Calls { operations: map(operations), bytes: map(bytes), file_bytes: map(file_bytes) };
+        let map =
+            |pairs: &[(&str, f64)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+        let expected = Calls { operations: map(operations), bytes: map(bytes), file_bytes: map(file_bytes) };
         assert_eq!(read(log), expected, "{log}");
     }
 

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,19 +48,6 @@ fn hold(container: &ContainerCgroup, program: &Program, megabytes: u32, threads:
     holder
 }
 
-fn number(path: &Path) -> f64 {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.trim().parse().unwrap_or_else(|_| panic!("{}: {text:?}", path.display()))
-}
-
-/// A line of `memory.stat`.
-fn statistic(container: &ContainerCgroup, keys: [&str; 2]) -> f64 {
-    let text = std::fs::read_to_string(container.file("memory", "memory.stat")).expect("cgroup(7)");
-    let key = keys[usize::from(!container.is_v1("memory"))];
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {key} in {text}"))
-}
-
 /// The numbers of a container's cgroups are those of the kernel's files.
 #[test]
 fn cgroups_as_the_kernel_has_them() {
@@ -75,7 +61,7 @@ fn cgroups_as_the_kernel_has_them() {
     let big = program.directory().join("big");
     let output = format!("of={}", utf8(&big));
     container.run(command(&["/usr/bin/dd", "if=/dev/zero", &output, "bs=1M", "count=64", "status=none"]));
-    let file = |controller, name| number(&container.file(controller, name));
+    let file = |controller, name| container.number(controller, name);
     let (agent, endpoint) = endpoint::start(&[]);
     let mut page = endpoint.scrape_until("the container", |page| {
         !page.series("container_thread_number", &[container.label()]).is_empty()
@@ -97,13 +83,13 @@ fn cgroups_as_the_kernel_has_them() {
     }
     let own = [container.label()];
     let cache = page.value("container_memory_cache_bytes", &own);
-    assert_eq!(cache, statistic(&container, ["total_cache", "file"]));
+    assert_eq!(cache, container.statistic(["total_cache", "file"]));
     let rss = page.value("container_memory_rss_bytes", &own);
-    assert_eq!(rss, statistic(&container, ["total_rss", "anon"]));
+    assert_eq!(rss, container.statistic(["total_rss", "anon"]));
     assert!(rss >= 20.0 * 1_048_576.0, "it holds 20 MiB: {rss}");
     let name = [("name", container.id())];
     let working_set = page.value("container_memory_working_set_bytes", &name);
-    let inactive = statistic(&container, ["total_inactive_file", "inactive_file"]);
+    let inactive = container.statistic(["total_inactive_file", "inactive_file"]);
     assert_eq!(working_set, page.value("container_memory_usage_bytes", &name) - inactive);
     assert_eq!(page.value("container_spec_memory_limit_bytes", &name), LIMIT);
     let hits = page.value("container_memory_failcnt", &name);
@@ -180,18 +166,6 @@ fn kubernetes_scrapes(target: SocketAddr) -> Vec<Scrape> {
     vec![kubelet, node, Scrape::new("all", target)]
 }
 
-/// The v1 block controller accounts nothing where no limit is set (`blk-throttle` is off until then, since 6.10).
-fn account_io(container: &ContainerCgroup, path: &Path) {
-    let device = std::fs::metadata(path).expect("it is there").dev();
-    let device = format!("{}:{}", device >> 8 & 0xfff, device & 0xff);
-    if container.is_v1("blkio") {
-        for name in ["blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"] {
-            std::fs::write(container.file("blkio", name), format!("{device} 1000000000000"))
-                .expect("cgroup(7)");
-        }
-    }
-}
-
 /// Dashboards and rules of Kubernetes work on what Prometheus scrapes, as text and as protobuf.
 #[test]
 fn prometheus_and_the_mixins() {
@@ -199,7 +173,7 @@ fn prometheus_and_the_mixins() {
     let _bundle = Bundle::make(container.id(), ["shop", "web-1", "web"]);
     std::fs::write(container.file("cpu", "cpu.cfs_quota_us"), "50000").expect("cgroup(7)");
     let directory = TempDir::new_in("/var/tmp").expect("a temporary directory on a disk");
-    account_io(&container, directory.path());
+    container.account_io(directory.path());
     // A network of its own, direct I/O, and more processor time than it may have.
     let script = format!(
         "ip link add k0 type veth peer name k1; while :; do :; done & while :; do \

@@ -42,7 +42,7 @@ fn in_network(directory: &Path, network: &str, role: &str, address: &str) -> Dae
     let script = source("kept.py");
     let words = ["netns", "exec", network, "python3", utf8(&script), role, address, PORT];
     let log = directory.join(format!("{role}.log"));
-    let launch = Launch { stop: Stop::Term, user: None, cgroups: &[], log: &log };
+    let launch = Launch::plain(&log);
     Daemon::start(&tools::require("ip", "iproute2"), &words, launch)
 }
 

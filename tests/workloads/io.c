@@ -278,6 +278,20 @@ static void hold(int megabytes, int threads) {
     rest(NULL);
 }
 
+// Looks at a byte of each page of a file that is not in memory.
+static void faults(const char *path) {
+    int file = sure(open(path, O_RDONLY), path);
+    struct stat about;
+    sure(fstat(file, &about), path);
+    sure(-posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
+    volatile char *pages = mmap(NULL, about.st_size, PROT_READ, MAP_SHARED, file, 0);
+    if (pages == MAP_FAILED) exit(1);
+    // Without the neighbours of what is asked for.
+    sure(madvise((void *)pages, about.st_size, MADV_RANDOM), "madvise");
+    for (off_t at = 0; at < about.st_size; at += 4096)
+        buffer[0] ^= pages[at];
+}
+
 int main(int count, char **words) {
     const char *what = count > 1 ? words[1] : "";
     int number[6] = {0};
@@ -293,6 +307,7 @@ int main(int count, char **words) {
     else if (!strcmp(what, "serve")) serve(number[0], number[1]);
     else if (!strcmp(what, "call")) call(number[0], number[1], number[2], number[3]);
     else if (!strcmp(what, "unanswered")) unanswered(number[0]);
+    else if (!strcmp(what, "faults")) faults(words[2]);
     else if (!strcmp(what, "hold")) hold(number[0], number[1]);
     else return 9;
     return 0;

@@ -79,6 +79,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         statistics_always: false,
         names,
         peers: None,
+        tells_ended_names: false,
     };
     let ledger = Arc::new(Ledger::default());
     // A profile needs to know what runs, not how it dies.

@@ -57,6 +57,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         statistics_always: arguments.statistics,
         names: names.clone(),
         peers: name_thread.take_peers(),
+        tells_ended_names: config.kernel.io.as_ref().is_some_and(|io| io.by_process),
     };
     let recent = RecentCrashes::default();
     let output = Output::start(&config, &recent, Arc::clone(&ledger))?;

@@ -70,6 +70,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
         statistics_always: false,
         names,
         peers: name_thread.take_peers(),
+        tells_ended_names: false,
     };
     let kernel = KernelOptions {
         frequency_hz: FREQUENCY_HZ,
