@@ -28,6 +28,8 @@ pub enum Measure {
     TcpRoundTrip = 7,
     /// Events of TCP connections. `label` is a [`TcpEvent`].
     TcpEvent = 8,
+    /// Sleep in page faults of user code.
+    PageFault = 9,
 }
 
 /// What a call does.

@@ -172,6 +172,30 @@ pub fn current_syscall(task: TaskPointer, is_typed: bool) -> Option<u32> {
     None
 }
 
+/// Whether a task is in the kernel because of an exception of its own 64-bit code, such as a page fault, or an interrupt:
+/// then the entry code leaves -1 where a system call's number would be (`orig_ax`, `syscallno`).
+#[inline(always)]
+pub fn is_in_exception(task: TaskPointer, is_typed: bool) -> bool {
+    let bytes = PT_REGS_BYTES.load();
+    if bytes == OFFSET_UNKNOWN {
+        return false;
+    }
+    let Some(stack) = task::field::<*const c_void>(task, TASK_STACK.load(), is_typed) else { return false };
+    for (stack_bytes, padding) in KERNEL_STACKS {
+        let registers = stack.wrapping_byte_add((stack_bytes - padding) as usize);
+        match syscall_number(registers.wrapping_byte_sub(bytes as usize), false) {
+            Some(NO_SYSCALL) => return true,
+            // The code segment says that these are the registers.
+            Some(_) if PROCESSOR.load() == PROCESSOR_X86_64 => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The lower half of -1.
+const NO_SYSCALL: u32 = u32::MAX;
+
 /// `THREAD_SIZE` without KASAN (arch/x86/include/asm/page_64_types.h).
 const X86_64_KERNEL_STACK: u32 = 16384;
 

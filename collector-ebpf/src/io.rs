@@ -7,6 +7,7 @@
 mod block;
 mod descriptor;
 mod distribution;
+mod fault;
 mod file;
 mod known;
 mod memory;

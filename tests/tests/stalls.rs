@@ -220,6 +220,56 @@ fn reclaim_as_perf_counts() {
     stop(agent);
 }
 
+/// The kernel's accounting of delays, which is off by default; as it was before, when the handle goes.
+struct DelayAccounting {
+    before: String,
+}
+
+impl DelayAccounting {
+    const SWITCH: &str = "/proc/sys/kernel/task_delayacct";
+
+    fn on() -> Self {
+        let before = std::fs::read_to_string(Self::SWITCH).expect("CONFIG_TASK_DELAY_ACCT");
+        std::fs::write(Self::SWITCH, "1").expect("root may");
+        Self { before }
+    }
+}
+
+impl Drop for DelayAccounting {
+    fn drop(&mut self) {
+        let _as_it_was = std::fs::write(Self::SWITCH, &self.before);
+    }
+}
+
+/// A file of which each page is read by a fault: all of them are in the histogram, with the time that the kernel accounts.
+#[test]
+fn page_faults_as_the_kernel_accounts_them() {
+    const PAGES: usize = 32 * MIB / 4096;
+    let _accounting = DelayAccounting::on();
+    let program = io_program();
+    let directory = TempDir::new_in("/var/tmp").expect("a temporary directory on a disk");
+    let data = file_on_disk(&directory, PAGES * 4096);
+    let container = ContainerCgroup::make("57a4");
+    let (agent, endpoint) = endpoint::start(&[]);
+    let reader = container.hold(command(&[utf8(program.path()), "faults", utf8(&data)]));
+    let perf = PerfStat::attach(reader.pid(), &["major-faults"]);
+    reader.let_go();
+    let stat = reader.output();
+    let major = perf.counts()[0];
+    assert!(major >= PAGES as f64, "{major} major faults");
+    // proc(5): delayacct_blkio_ticks is the 42nd field, the third one comes after the name.
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("proc(5)").1.split(' ').collect();
+    let told = fields[42 - 3].parse::<f64>().expect("ticks") / 100.0;
+    let page = endpoint.scrape_of(&container);
+    let count = page.value("memory_page_fault_duration_seconds_count", &[container.label()]);
+    let seconds = page.value("memory_page_fault_duration_seconds_sum", &[container.label()]);
+    println!("{count} of {major} faults slept {seconds} s, the kernel accounts {told} s");
+    // A page may be there before its reader would sleep.
+    assert!((major * 0.95..=major).contains(&count), "{count} sleeps in {major} faults");
+    assert!((seconds - told).abs() <= 0.02 + told * 0.05, "{seconds} s, the kernel says {told} s");
+    stop(agent);
+}
+
 /// Two processes of one container, apart: each has what it did itself.
 #[test]
 fn processes_apart() {

@@ -8,8 +8,8 @@ use aya_ebpf::maps::Array;
 use collector_common::io::{Key, Measure, Wait};
 use collector_common::limits::{OFFSET_UNKNOWN, STARTS_MAX, place_of};
 
-use super::distribution;
 use super::place::{self, Start};
+use super::{distribution, fault};
 use crate::flow::{self, time};
 use crate::task::{self, TaskPointer};
 
@@ -37,7 +37,8 @@ pub fn on_wakeup(woken: TaskPointer, is_typed: bool) -> i32 {
 /// A CPU goes from one task to another.
 #[inline(always)]
 pub fn on_switch(is_preempted: bool, previous: TaskPointer, next: TaskPointer, is_typed: bool) -> i32 {
-    let could_go_on = is_preempted || task::field::<u32>(previous, TASK_STATE.load(), is_typed) == Some(0);
+    let state = task::field::<u32>(previous, TASK_STATE.load(), is_typed);
+    let could_go_on = is_preempted || state == Some(0);
     if flow::is_watched()
         && let Some(tid) = task::thread_of(previous, is_typed)
     {
@@ -46,9 +47,12 @@ pub fn on_switch(is_preempted: bool, previous: TaskPointer, next: TaskPointer, i
     // A task that could go on is in state 0 (`TASK_RUNNING`), or was taken off while it changed its state.
     if let Some(tid) = task::thread_of(previous, is_typed)
         && tid != 0
-        && could_go_on
     {
-        place::begin(&READY, place_of(tid, STARTS_MAX), owner(tid, Wait::Preempted));
+        if could_go_on {
+            place::begin(&READY, place_of(tid, STARTS_MAX), owner(tid, Wait::Preempted));
+        } else if IO_SCHEDULER.load() == 1 {
+            fault::on_sleep(previous, tid, state.unwrap_or(0), is_typed);
+        }
     }
     match task::thread_of(next, is_typed) {
         Some(tid) if tid != 0 => on_run(next, tid, is_typed),
@@ -75,6 +79,7 @@ fn on_run(next: TaskPointer, tid: u32, is_typed: bool) -> i32 {
     if IO_SCHEDULER.load() != 1 {
         return 0;
     }
+    fault::on_run(next, tid, is_own.then_some(start_ns), is_typed);
     let key = Key {
         cgroup_id: task::cgroup_of(next, is_typed).unwrap_or(0),
         detail: 0,

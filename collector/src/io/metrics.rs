@@ -44,6 +44,7 @@ pub fn metrics<'a>(
                 let attributes = vec![text("memory.reclaim.scope", scope)];
                 families.histogram(RECLAIM, &owner, attributes, series);
             }
+            Some(Measure::PageFault) => families.histogram(PAGE_FAULT, &owner, Vec::new(), series),
             Some(Measure::TcpConnect) => {
                 families.histogram(TCP_CONNECT, &owner, with_error(Vec::new(), key.error), series);
             }
@@ -86,6 +87,8 @@ const RUN_QUEUE: Name = Name(
 );
 const SWITCHES: Name = Name("scheduler.context_switches", "{switch}", "Times that tasks were put on a CPU.");
 const RECLAIM: Name = Name("memory.reclaim.duration", "s", "Time that tasks spent reclaiming memory.");
+const PAGE_FAULT: Name =
+    Name("memory.page_fault.duration", "s", "Time that tasks slept in page faults of their own code.");
 const TCP_CONNECT: Name =
     Name("tcp.connect.duration", "s", "Time to open TCP connections, failed ones with error.type.");
 const TCP_ROUND_TRIP: Name =

@@ -135,8 +135,8 @@ pub fn operations(counts: &Distribution) -> u64 {
 
 /// The measure of a series; `None` for numbers of another version of the kernel side.
 pub fn measure(key: &SeriesKey) -> Option<Measure> {
-    use Measure::{Block, Reclaim, RunQueue, Syscall, TcpConnect, TcpEvent, TcpRoundTrip, Uring};
-    [Syscall, Uring, Block, RunQueue, Reclaim, TcpConnect, TcpRoundTrip, TcpEvent]
+    use Measure::{Block, PageFault, Reclaim, RunQueue, Syscall, TcpConnect, TcpEvent, TcpRoundTrip, Uring};
+    [Syscall, Uring, Block, RunQueue, Reclaim, TcpConnect, TcpRoundTrip, TcpEvent, PageFault]
         .into_iter()
         .find(|measure| *measure as u8 == key.measure)
 }
