@@ -2,6 +2,7 @@
 //!
 //! Refuses: rules, alerts and remote storage. What a user's Prometheus would say of our endpoint is what is asked.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -112,6 +113,7 @@ impl Prometheus {
             format!("--storage.tsdb.path={}", at("data")),
             format!("--web.listen-address={address}"),
         ];
+        arguments.push("--enable-feature=exemplar-storage".to_owned());
         if has_native_histograms {
             arguments.push("--enable-feature=native-histograms".to_owned());
         }
@@ -145,6 +147,19 @@ impl Prometheus {
         is_enough: impl Fn(&[Sample]) -> bool,
     ) -> Vec<Sample> {
         promql::ask_until(expression, time_max, |expression| self.query(expression), is_enough)
+    }
+
+    /// The labels of all exemplars that it keeps for the series of an expression.
+    pub fn exemplars(&self, expression: &str) -> Vec<BTreeMap<String, String>> {
+        let path = format!("/api/v1/query_exemplars?query={}", http::percent_encoded(expression));
+        let path = format!("{path}&start=0&end=9999999999");
+        let answer = http::get(self.address, &path, &[]).expect("Prometheus answers").expect_success();
+        let answer: Value = serde_json::from_slice(&answer.body).expect("the API speaks JSON");
+        let series = answer["data"].as_array().cloned().unwrap_or_default();
+        let exemplars = series.iter().filter_map(|series| series["exemplars"].as_array()).flatten();
+        exemplars
+            .map(|exemplar| serde_json::from_value(exemplar["labels"].clone()).expect("labels are texts"))
+            .collect()
     }
 
     /// What was wrong with the last scrape of each job; nothing, for a good endpoint. Waits for the first scrapes.

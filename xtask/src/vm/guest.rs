@@ -142,6 +142,56 @@ own container_cpu_time_seconds_total > /dev/null || exit 7
 grep -q '^node_cpu_seconds_total' /tmp/metrics.txt || exit 8",
         need: Need::Required,
     },
+    // A container that had its share and rests, on cgroup v2 alone: what the endpoint tells is what the files say. A reading
+    // may fall between two of theirs, so a few are compared; those of limits must do at once.
+    Check {
+        name: "cgroup-files",
+        command: "id=fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210
+free=00000000000000000000000000000000000000000000000000000000000000aa
+cgroup=/sys/fs/cgroup/kubepods/pod2/$id
+mkdir -p $cgroup /sys/fs/cgroup/kubepods/pod2/$free
+for controller in cpu memory pids io; do echo +$controller > /sys/fs/cgroup/kubepods/pod2/cgroup.subtree_control; done
+echo 20000 100000 > $cgroup/cpu.max
+echo 32M > $cgroup/memory.max
+echo 50 > $cgroup/pids.max
+sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; spin 1; cat /bin/busybox > /dev/null; exec sleep 50\" &
+sh -c \"echo \\$\\$ > /sys/fs/cgroup/kubepods/pod2/$free/cgroup.procs; exec sleep 50\" &
+until grep -q sleep /proc/$(head -n 1 $cgroup/cgroup.procs)/comm; do sleep 1; done
+kansoku run > /tmp/files.log 2>&1 &
+agent=$!
+until grep -q '^container_spec_memory_limit_bytes.*'$id /tmp/files.txt; do sleep 1; wget -qO /tmp/files.txt http://127.0.0.1:9464/metrics; done
+of() { grep \"^$1{\" /tmp/files.txt | grep $2 | sed 's/.*} //'; }
+key() { awk -v key=$2 '$1 == key { print $2 }' $cgroup/$1; }
+is() { found=$(of $1 $id); echo $1 $found $2; awk -v a=$found -v b=$2 'BEGIN { d = a - b; exit !(a != \"\" && d < 1e-6 && d > -1e-6) }'; }
+is container_spec_memory_limit_bytes 33554432 || exit 1
+is container_spec_cpu_quota 20000 || exit 2
+is container_threads_max 50 || exit 3
+is k8s_container_memory_limit_current_bytes 33554432 || is container_memory_limit_bytes 33554432 || exit 4
+test \"$(of container_spec_memory_limit_bytes $free)\" = 0 || exit 5
+test \"$(of container_threads_max $free)\" = 0 || exit 6
+test -z \"$(of container_memory_limit_bytes $free)$(of k8s_container_memory_limit_current_bytes $free)\" || exit 7
+same() {
+    is container_memory_usage_bytes $(cat $cgroup/memory.current) &&
+    is container_memory_rss $(key memory.stat anon) &&
+    is container_memory_cache $(key memory.stat file) &&
+    is container_threads $(cat $cgroup/pids.current) &&
+    is container_cpu_cfs_periods_total $(key cpu.stat nr_periods) &&
+    is container_cpu_cfs_throttled_periods_total $(key cpu.stat nr_throttled) &&
+    is container_cpu_cfs_throttled_seconds_total $(key cpu.stat throttled_usec | awk '{ print $1 / 1e6 }') &&
+    is container_cpu_usage_seconds_total $(key cpu.stat usage_usec | awk '{ printf \"%.6f\", $1 / 1e6 }') &&
+    is container_memory_failcnt $(key memory.events max)
+}
+for number in 1 2 3 4 5; do
+    sleep 1
+    wget -qO /tmp/files.txt http://127.0.0.1:9464/metrics
+    same && break
+    test $number = 5 && exit 8
+done
+test $(key cpu.stat nr_throttled) -gt 0 || exit 9
+kill $agent
+wait $agent",
+        need: Need::Required,
+    },
     // A request on loopback: both ends make a span, and the server's is the client's child.
     Check {
         name: "trace",
