@@ -2,9 +2,11 @@
 //!
 //! Refuses: its cache and its habit to hide the last thirty seconds. What it took is found by the next question.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Launch};
@@ -21,6 +23,31 @@ pub enum Naming {
     AsSent,
     /// As Prometheus would: `system_cpu_time_seconds_total`.
     Prometheus,
+}
+
+/// One series with its samples.
+#[derive(Debug, Deserialize)]
+pub struct Exported {
+    /// Its labels, `__name__` among them.
+    #[serde(rename = "metric")]
+    pub labels: BTreeMap<String, String>,
+    values: Vec<Option<f64>>,
+    timestamps: Vec<u64>,
+}
+
+impl Exported {
+    /// The value at a moment, milliseconds since the epoch.
+    pub fn at(&self, time_unix_ms: u64) -> Option<f64> {
+        let place = self.timestamps.iter().position(|&time| time == time_unix_ms)?;
+        // What JSON has no form for: no number, or an infinite one.
+        self.values[place]
+    }
+
+    /// When it had a value last.
+    pub fn time_of(&self, value: f64) -> Option<u64> {
+        let place = self.values.iter().rposition(|found| *found == Some(value))?;
+        Some(self.timestamps[place])
+    }
 }
 
 /// A running VictoriaMetrics, with its data in a directory that goes with it.
@@ -87,6 +114,16 @@ impl VictoriaMetrics {
         is_enough: impl Fn(&[Sample]) -> bool,
     ) -> Vec<Sample> {
         promql::ask_until(expression, time_max, |expression| self.query(expression), is_enough)
+    }
+
+    /// All series with all their samples.
+    pub fn export(&self) -> Vec<Exported> {
+        let flushed = http::get(self.address, "/internal/force_flush", &[]);
+        flushed.expect("VictoriaMetrics answers").expect_success();
+        let path = format!("/api/v1/export?match[]={}", http::percent_encoded(r#"{__name__!=""}"#));
+        let answer = http::get(self.address, &path, &[]).expect("VictoriaMetrics answers").expect_success();
+        let lines = answer.text();
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
     }
 
     /// What it has said: a warning here names requests that it refused.
