@@ -1,4 +1,4 @@
-//! `cargo xtask bench [--quick] [NAME]... [--agent PATH] [--output PATH]`: what the agent costs, measured.
+//! `cargo xtask bench [--quick] [NAME]... [--part PART]... [--agent PATH] [--output PATH]`: what the agent costs, measured.
 //!
 //! This file reads the arguments and keeps the order of work; each figure has a file below. A whole run writes
 //! `BENCHMARKS.md` at the workspace root; a shortened or partial run writes `target/bench/BENCHMARKS.md`, so that it
@@ -48,8 +48,7 @@ mod report;
 mod sink;
 mod tools;
 
-const USAGE: &str =
-    "usage: cargo xtask bench [--quick] [NAME | --only NAME]... [--agent PATH] [--output PATH]";
+const USAGE: &str = "usage: cargo xtask bench [--quick] [NAME | --only NAME]... [--part PART]... [--agent PATH] [--output PATH]";
 
 /// Measures the figures that `arguments` name (all when none is named), prints the report and writes it.
 pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
@@ -67,7 +66,8 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         None => build_agent(&workspace)?,
     };
     let plan = if request.is_quick { Plan::QUICK } else { Plan::WHOLE };
-    let bench = Bench::prepare(agent, &workspace.join("xtask/fixtures/bench"), &directory, plan)?;
+    let fixtures = workspace.join("xtask/fixtures/bench");
+    let bench = Bench::prepare(agent, &fixtures, &directory, plan, request.parts.clone())?;
     let mut report = Report::start(&workspace, &bench, arguments);
     for &figure in &request.figures {
         report.sections.push(measure(figure, &bench)?);
@@ -110,6 +110,8 @@ fn build_agent(workspace: &Path) -> Result<PathBuf> {
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     figures: Vec<Figure>,
+    /// Parts of figures that have some; all, if none is named.
+    parts: Vec<String>,
     is_quick: bool,
     /// An agent that exists already; without it the agent is built.
     agent: Option<PathBuf>,
@@ -118,7 +120,8 @@ struct Request {
 
 impl Request {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut request = Request { figures: Vec::new(), is_quick: false, agent: None, output: None };
+        let (figures, parts) = (Vec::new(), Vec::new());
+        let mut request = Request { figures, parts, is_quick: false, agent: None, output: None };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{argument} needs a value; {USAGE}"));
@@ -130,6 +133,7 @@ impl Request {
                         .with_context(|| format!("unknown figure `{name}`; one of {}", Figure::names()))?;
                     request.figures.push(figure);
                 }
+                "--part" => request.parts.push(value()?.clone()),
                 "--agent" => request.agent = Some(PathBuf::from(value()?)),
                 "--output" => request.output = Some(PathBuf::from(value()?)),
                 name if Figure::from_name(name).is_some() => request.figures.extend(Figure::from_name(name)),
@@ -143,7 +147,8 @@ impl Request {
     }
 
     fn output_path(&self, workspace: &Path, directory: &Path) -> PathBuf {
-        let is_whole = !self.is_quick && self.figures == Figure::ALL && self.agent.is_none();
+        let is_of_all = self.figures == Figure::ALL && self.parts.is_empty();
+        let is_whole = !self.is_quick && is_of_all && self.agent.is_none();
         match &self.output {
             Some(path) => path.clone(),
             None if is_whole => workspace.join("BENCHMARKS.md"),
@@ -183,6 +188,7 @@ mod tests {
         };
         assert_eq!(output(&[]), Path::new("/w/BENCHMARKS.md"));
         assert_eq!(output(&["--quick"]), Path::new("/w/target/bench/BENCHMARKS.md"));
+        assert_eq!(output(&["--part", "scrape"]), Path::new("/w/target/bench/BENCHMARKS.md"));
         assert_eq!(output(&["--only", "memory"]), Path::new("/w/target/bench/BENCHMARKS.md"));
         assert_eq!(output(&["--agent", "debug/kansoku"]), Path::new("/w/target/bench/BENCHMARKS.md"));
         assert_eq!(output(&["--quick", "--output", "here.md"]), Path::new("here.md"));

@@ -2,7 +2,7 @@
 //!
 //! Refuses: one verdict that hides the parts, and an end of the figure because one part could not be measured.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::figures::Measured;
 use super::interrupt;
@@ -29,14 +29,16 @@ struct Done {
     measured: Result<Measured>,
 }
 
-/// Measures one part after the other; only an interrupt ends the figure.
+/// Measures one part after the other, those that are asked for; only an interrupt ends the figure.
 pub fn measure(figure: &str, parts: Vec<Part>, bench: &Bench) -> Result<Measured> {
     let mut done = Vec::new();
-    for Part { title, name, target, measure } in parts {
+    let is_wanted = |part: &Part| bench.parts.is_empty() || bench.parts.iter().any(|name| name == part.name);
+    for Part { title, name, target, measure } in parts.into_iter().filter(is_wanted) {
         eprintln!("bench: {figure}: {name}");
         done.push(Done { title, name, target, measured: measure(bench) });
         interrupt::check()?;
     }
+    ensure!(!done.is_empty(), "{figure} has no part of the name {}", bench.parts.join(", "));
     Ok(whole(&done))
 }
 

@@ -48,7 +48,7 @@ pub struct Plan {
     /// What the figure of many containers leaves out at the start.
     pub io_containers_warm_up: Duration,
     pub io_containers_run: Duration,
-    /// Scrapes of each format.
+    /// Pairs of scrapes of each format.
     pub io_scrapes: usize,
     /// Replays of one protocol.
     pub parsers: Duration,
@@ -110,10 +110,11 @@ impl Plan {
         io_call_rounds: 2,
         io_run: seconds(1),
         io_rounds: 1,
-        io_containers: 50,
-        io_containers_warm_up: seconds(10),
-        io_containers_run: seconds(30),
-        io_scrapes: 3,
+        // Fewer would be another figure.
+        io_containers: super::io::CONTAINERS,
+        io_containers_warm_up: seconds(20),
+        io_containers_run: seconds(60),
+        io_scrapes: 8,
         parsers: seconds(1),
     };
 }

@@ -23,11 +23,19 @@ pub struct Bench {
     pub crash_programs: CrashPrograms,
     pub io_programs: IoPrograms,
     pub plan: Plan,
+    /// The parts of figures that are measured; all, if none is named.
+    pub parts: Vec<String>,
     directory: PathBuf,
 }
 
 impl Bench {
-    pub fn prepare(agent: PathBuf, fixtures: &Path, directory: &Path, plan: Plan) -> Result<Self> {
+    pub fn prepare(
+        agent: PathBuf,
+        fixtures: &Path,
+        directory: &Path,
+        plan: Plan,
+        parts: Vec<String>,
+    ) -> Result<Self> {
         let config = directory.join("empty.yaml");
         fs::write(&config, EMPTY_CONFIG).with_context(|| format!("write {}", config.display()))?;
         for log in [AGENT_LOG, PEER_LOG, SERVER_LOG] {
@@ -38,7 +46,7 @@ impl Bench {
         let crash_programs = CrashPrograms::compile(fixtures, directory)?;
         let io_programs = IoPrograms::compile(fixtures, directory)?;
         let directory = directory.to_owned();
-        Ok(Self { agent, config, workloads, crash_programs, io_programs, plan, directory })
+        Ok(Self { agent, config, workloads, crash_programs, io_programs, plan, parts, directory })
     }
 
     /// Where the agent keeps its crash records: not where those of this machine are.
