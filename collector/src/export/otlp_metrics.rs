@@ -153,13 +153,18 @@ fn data_point(metric: &Metric, is_whole: bool, point: &Point, time_unix_ns: u64)
             };
             Some(DataPoint::Number(proto::NumberDataPoint {
                 attributes: attributes(&point.attributes),
-                start_time_unix_nano: point.start_unix_ns,
+                start_time_unix_nano: start(point, time_unix_ns),
                 time_unix_nano: time_unix_ns,
                 value: Some(value),
                 ..proto::NumberDataPoint::default()
             }))
         }
     }
+}
+
+/// When a point began. A clock that was put back does not let it begin after its end.
+fn start(point: &Point, time_unix_ns: u64) -> u64 {
+    point.start_unix_ns.min(time_unix_ns)
 }
 
 fn histogram_point(
@@ -170,7 +175,7 @@ fn histogram_point(
     let positive = Buckets { offset: histogram.offset, bucket_counts: histogram.buckets.clone() };
     proto::ExponentialHistogramDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: point.start_unix_ns,
+        start_time_unix_nano: start(point, time_unix_ns),
         time_unix_nano: time_unix_ns,
         count: histogram.count(),
         sum: Some(histogram.sum),
@@ -189,7 +194,7 @@ fn explicit_point(
 ) -> proto::HistogramDataPoint {
     proto::HistogramDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: point.start_unix_ns,
+        start_time_unix_nano: start(point, time_unix_ns),
         time_unix_nano: time_unix_ns,
         count: histogram.count(),
         sum: histogram.sum,
@@ -204,7 +209,7 @@ fn summary_point(point: &Point, summary: &Summary, time_unix_ns: u64) -> proto::
     let quantile = |&(quantile, value)| proto::summary_data_point::ValueAtQuantile { quantile, value };
     proto::SummaryDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: point.start_unix_ns,
+        start_time_unix_nano: start(point, time_unix_ns),
         time_unix_nano: time_unix_ns,
         count: summary.count,
         sum: summary.sum,
