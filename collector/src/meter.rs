@@ -98,6 +98,7 @@ impl Meter {
         let mut sources = Sources::new(&options, io, server, scraper, cluster);
         let mut last = Arc::new(Snapshot::default());
         let mut collected: Option<Instant> = None;
+        let mut kernel_read = Instant::now();
         let mut due = Instant::now() + options.interval;
         loop {
             pulse.beat(monotonic_ns());
@@ -124,6 +125,7 @@ impl Meter {
                 if collected.is_none() {
                     last = Arc::new(sources.collect(is_over));
                     collected = Some(Instant::now());
+                    kernel_read = Instant::now();
                 }
                 request.answer(Arc::clone(&last));
                 answers.answer_all(&last);
@@ -132,7 +134,10 @@ impl Meter {
                 due = Instant::now() + options.interval;
                 if !sink.wants() {
                     // Scrapes make their own. But what waits in the kernel's map needs a reading now and then.
-                    sources.read_kernel();
+                    if is_over || kernel_read.elapsed() + TURN >= options.interval {
+                        sources.read_kernel();
+                        kernel_read = Instant::now();
+                    }
                     if is_over {
                         return;
                     }

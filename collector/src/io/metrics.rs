@@ -101,8 +101,36 @@ const TCP_BYTES: Name = Name("tcp.io", "By", "Bytes of TCP connections, counted 
 /// Metrics that are being put together: points that differ in what a metric does not show add up.
 #[derive(Default)]
 struct Families {
-    families: HashMap<(Name, MetricKind), Vec<Cell>>,
-    places: HashMap<(Name, Owner, Attributes), usize>,
+    families: HashMap<&'static str, Family>,
+    places: HashMap<(&'static str, OwnerId, Attributes), usize>,
+}
+
+struct Family {
+    name: Name,
+    kind: MetricKind,
+    cells: Vec<Cell>,
+}
+
+/// An owner by its address, which is the same for all series of one collection: a thousand owners have texts to hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum OwnerId {
+    Subject(usize),
+    Endpoint(usize),
+    Object(usize),
+    Host,
+    Agent,
+}
+
+impl OwnerId {
+    fn of(owner: &Owner) -> Self {
+        match owner {
+            Owner::Subject(subject) => Self::Subject(Arc::as_ptr(subject).addr()),
+            Owner::Endpoint(endpoint) => Self::Endpoint(Arc::as_ptr(endpoint).addr()),
+            Owner::Object(object) => Self::Object(Arc::as_ptr(object).addr()),
+            Owner::Host => Self::Host,
+            Owner::Agent => Self::Agent,
+        }
+    }
 }
 
 struct Cell {
@@ -198,8 +226,10 @@ impl Families {
         attributes: Attributes,
         series: &Series,
     ) -> &mut Cell {
-        let cells = self.families.entry((name, kind)).or_default();
-        let place = *self.places.entry((name, owner.clone(), attributes.clone())).or_insert(cells.len());
+        let family = self.families.entry(name.0).or_insert_with(|| Family { name, kind, cells: Vec::new() });
+        let cells = &mut family.cells;
+        let key = (name.0, OwnerId::of(owner), attributes.clone());
+        let place = *self.places.entry(key).or_insert(cells.len());
         if place == cells.len() {
             let (owner, start_unix_ns) = (owner.clone(), series.start_unix_ns);
             cells.push(Cell { owner, attributes, start_unix_ns, counts: Distribution::EMPTY, number: 0 });
@@ -210,9 +240,10 @@ impl Families {
     }
 
     fn into_metrics(self) -> Vec<Metric> {
-        let mut families: Vec<_> = self.families.into_iter().collect();
-        families.sort_by_key(|((name, _), _)| *name);
-        let metrics = families.into_iter().map(|((Name(name, unit, description), kind), cells)| {
+        let mut families: Vec<Family> = self.families.into_values().collect();
+        families.sort_by_key(|family| family.name);
+        let metrics = families.into_iter().map(|Family { name, kind, cells }| {
+            let Name(name, unit, description) = name;
             let point = |cell: Cell| {
                 let value = match kind {
                     MetricKind::Histogram => Value::Histogram(Box::new(histogram(&cell.counts))),

@@ -263,13 +263,16 @@ impl ContainerResources {
             (_, true) => Scope::Most,
             _ => Scope::Changing,
         };
-        let state = entry.hot.as_ref().map_or(State::Changed, |hot| hot.state(&entry.usage));
-        if state == State::Gone {
-            return false;
-        }
+        let state = entry.hot.as_ref().map_or(State::Changed(None), |hot| hot.state(&entry.usage));
+        let sums = match state {
+            State::Gone => return false,
+            State::Rests => None,
+            State::Changed(sums) => sums,
+        };
         entry.before.clone_from(&entry.usage);
         let rests = state == State::Rests && scope == Scope::Changing;
-        if !rests && !read::read(&self.hierarchies, path, scope, &mut self.buffers, &mut entry.usage) {
+        let buffers = &mut self.buffers;
+        if !rests && !read::read(&self.hierarchies, path, scope, sums, buffers, &mut entry.usage) {
             return false;
         }
         if entry.key == CgroupKey::Root {

@@ -13,7 +13,6 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 pub const MOUNTS_MAX: usize = 16;
 
 /// The controllers of v1 that something is read from.
-/// Processor time first: what rests by it needs no further look.
 const CONTROLLERS_V1: [&str; 5] = ["cpuacct", "cpu", "memory", "pids", "blkio"];
 
 /// The interface of a mount.
@@ -118,6 +117,14 @@ impl Hierarchies {
     /// Them, the one with memory first: all that has a limit is in there.
     pub fn all(&self) -> &[Hierarchy] {
         &self.all
+    }
+}
+
+impl Hierarchies {
+    /// Them, the one with the processor time first: what rests by it needs no look at all else.
+    pub fn by_reading(&self) -> impl Iterator<Item = &Hierarchy> {
+        let with = |has_cpu_time| self.all.iter().filter(move |of| of.has_cpu_time == has_cpu_time);
+        with(true).chain(with(false))
     }
 }
 

@@ -13,8 +13,8 @@ use super::hierarchy::{Hierarchies, Version};
 use super::parse;
 use super::usage::{CgroupUsage, CpuUsage};
 
-/// Files that are kept open: of 1,024 cgroups.
-const FILES_MAX: usize = 2_048;
+/// Files that are kept open: of 4,096 cgroups, so of 2,000 containers and their pods. The kernel keeps some 4 KiB for each.
+const FILES_MAX: usize = 8_192;
 
 /// Bytes of one of these files; `cpu.stat` of v2 has about 300.
 const FILE_BYTES_MAX: usize = 1_024;
@@ -38,13 +38,22 @@ pub struct Hot {
     memory: OwnedFd,
 }
 
+/// The sums that the files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// Processor time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory, bytes.
+    pub memory_bytes: u64,
+}
+
 /// What the files said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Nothing was used since.
     Rests,
-    /// Something was.
-    Changed,
+    /// Something was: the sums now, if they could be read.
+    Changed(Option<Sums>),
     /// The cgroup is gone.
     Gone,
 }
@@ -78,7 +87,7 @@ impl Hot {
         let mut bytes = [0; FILE_BYTES_MAX];
         let cpu_ns = match read(&self.cpu, &mut bytes) {
             Err(Errno::NODEV) => return State::Gone,
-            Err(_) => return State::Changed,
+            Err(_) => return State::Changed(None),
             Ok(text) if self.has_cpu_stat => {
                 let mut cpu = CpuUsage::default();
                 parse::cpu_stat(text, true, &mut cpu);
@@ -86,16 +95,14 @@ impl Hot {
             }
             Ok(text) => parse::number(text),
         };
-        if cpu_ns.is_none() || cpu_ns != usage.cpu.total_ns {
-            return State::Changed;
-        }
-        match read(&self.memory, &mut bytes) {
-            Err(Errno::NODEV) => State::Gone,
-            Ok(text) if parse::number(text).is_some_and(|now| Some(now) == usage.memory.usage_bytes) => {
-                State::Rests
-            }
-            _ => State::Changed,
-        }
+        let memory_bytes = match read(&self.memory, &mut bytes) {
+            Err(Errno::NODEV) => return State::Gone,
+            text => text.ok().and_then(parse::number),
+        };
+        let (Some(cpu_ns), Some(memory_bytes)) = (cpu_ns, memory_bytes) else { return State::Changed(None) };
+        let is_as_before =
+            usage.cpu.total_ns == Some(cpu_ns) && usage.memory.usage_bytes == Some(memory_bytes);
+        if is_as_before { State::Rests } else { State::Changed(Some(Sums { cpu_ns, memory_bytes })) }
     }
 }
 
@@ -132,8 +139,9 @@ mod tests {
         assert!(Hot::open(&hierarchies, "/none").is_none());
         let hot = Hot::open(&hierarchies, "/c").expect("both files");
         check(place.path(), &hot, "50\n", "70\n", State::Rests);
-        check(place.path(), &hot, "51\n", "70\n", State::Changed);
-        check(place.path(), &hot, "50\n", "71\n", State::Changed);
-        check(place.path(), &hot, "garbage", "70\n", State::Changed);
+        let changed = |cpu_ns, memory_bytes| State::Changed(Some(Sums { cpu_ns, memory_bytes }));
+        check(place.path(), &hot, "51\n", "70\n", changed(51, 70));
+        check(place.path(), &hot, "50\n", "71\n", changed(50, 71));
+        check(place.path(), &hot, "garbage", "70\n", State::Changed(None));
     }
 }

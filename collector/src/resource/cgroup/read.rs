@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directory::Buffers;
 use super::hierarchy::{Hierarchies, Hierarchy, Version};
+use super::hot::Sums;
 use super::parse::{self, IoUnit};
 use super::usage::{CgroupUsage, CpuUsage, MemoryUsage, PressureUsage};
 
@@ -25,20 +26,20 @@ pub enum Scope {
     All,
 }
 
-/// Reads `path` into `usage`, where slow numbers of before stay if they are not in `scope`. Whether any hierarchy has
-/// the cgroup.
+/// Reads `path` into `usage`, where slow numbers of before stay if they are not in `scope`; `sums` is what is known of it
+/// already. Whether any hierarchy has the cgroup.
 pub fn read(
     hierarchies: &Hierarchies,
     path: &str,
     scope: Scope,
+    sums: Option<Sums>,
     buffers: &mut Buffers,
     usage: &mut CgroupUsage,
 ) -> bool {
     let before = (usage.cpu, usage.memory);
     forget(usage, scope);
     let mut is_there = false;
-    let mut counts_processes = scope == Scope::All;
-    for hierarchy in hierarchies.all() {
+    for hierarchy in hierarchies.by_reading() {
         let is_wanted = scope >= Scope::Most
             || hierarchy.has_cpu_time
             || hierarchy.has_memory
@@ -48,22 +49,29 @@ pub fn read(
         }
         let Some(opened) = hierarchy.open_cgroup(path) else { continue };
         is_there = true;
-        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, before: &before, buffers };
+        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, sums, before: &before, buffers };
         match hierarchy.version {
             Version::V1 => cgroup.read_v1(hierarchy, usage),
             Version::V2 => cgroup.read_v2(hierarchy, usage),
         }
-        if std::mem::take(&mut counts_processes) {
-            let mut processes = None;
-            each_procs(hierarchy, path, buffers, |text| {
-                *processes.get_or_insert(0) += parse::count_lines(text);
-                false
-            });
-            usage.tasks.processes = processes;
-        }
+    }
+    if scope == Scope::All {
+        usage.tasks.processes = processes(hierarchies, path, buffers);
     }
     // A cgroup may stand only in hierarchies that this reading had no use for.
     is_there || hierarchies.all().iter().any(|hierarchy| hierarchy.open_cgroup(path).is_some())
+}
+
+/// The processes of the cgroup and of those below it, in the first hierarchy that has it.
+fn processes(hierarchies: &Hierarchies, path: &str, buffers: &mut Buffers) -> Option<u64> {
+    hierarchies.all().iter().find_map(|hierarchy| {
+        let mut processes = None;
+        each_procs(hierarchy, path, buffers, |text| {
+            *processes.get_or_insert(0) += parse::count_lines(text);
+            false
+        });
+        processes
+    })
 }
 
 /// A process of the cgroup or of one below it.
@@ -150,6 +158,8 @@ fn forget(usage: &mut CgroupUsage, scope: Scope) {
 struct Cgroup<'a> {
     directory: BorrowedFd<'a>,
     scope: Scope,
+    /// What the files said that are kept open.
+    sums: Option<Sums>,
     /// What was read before: most containers rest between two readings, and sums that did not change spare the files with
     /// their parts. Without processor time no page is faulted in, so that the counts of faults rest too.
     before: &'a (CpuUsage, MemoryUsage),
@@ -172,7 +182,7 @@ impl Cgroup<'_> {
 
     fn read_v1(&mut self, hierarchy: &Hierarchy, usage: &mut CgroupUsage) {
         if hierarchy.has_cpu_time {
-            usage.cpu.total_ns = self.number(c"cpuacct.usage");
+            usage.cpu.total_ns = self.sums.map(|sums| sums.cpu_ns).or_else(|| self.number(c"cpuacct.usage"));
             if self.rests(usage.cpu.total_ns, self.before.0.total_ns) {
                 usage.cpu.user_ns = self.before.0.user_ns;
                 usage.cpu.system_ns = self.before.0.system_ns;
@@ -219,7 +229,8 @@ impl Cgroup<'_> {
     }
 
     fn memory_v1(&mut self, memory: &mut MemoryUsage, is_idle: bool) {
-        memory.usage_bytes = self.number(c"memory.usage_in_bytes");
+        let known = self.sums.map(|sums| sums.memory_bytes);
+        memory.usage_bytes = known.or_else(|| self.number(c"memory.usage_in_bytes"));
         if is_idle && self.rests(memory.usage_bytes, self.before.1.usage_bytes) {
             *memory = self.before.1;
         } else if let Some(text) = self.text(c"memory.stat") {
@@ -275,7 +286,8 @@ impl Cgroup<'_> {
     }
 
     fn memory_v2(&mut self, memory: &mut MemoryUsage, is_idle: bool) {
-        memory.usage_bytes = self.number(c"memory.current");
+        let known = self.sums.map(|sums| sums.memory_bytes);
+        memory.usage_bytes = known.or_else(|| self.number(c"memory.current"));
         if is_idle && self.rests(memory.usage_bytes, self.before.1.usage_bytes) {
             *memory = self.before.1;
             return;
@@ -322,7 +334,7 @@ mod tests {
     }
 
     fn usage(hierarchies: &Hierarchies, scope: Scope, usage: &mut CgroupUsage) -> bool {
-        read(hierarchies, "/pod/c1", scope, &mut Buffers::default(), usage)
+        read(hierarchies, "/pod/c1", scope, None, &mut Buffers::default(), usage)
     }
 
     #[test]
