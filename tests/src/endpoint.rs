@@ -40,7 +40,9 @@ pub fn start_with(settings: &[&str], variables: &[(&str, &str)]) -> (Agent, Endp
     let listen = format!("prometheus.listen={address}");
     let directory = TempDir::new().expect("a temporary directory");
     let flame_graph = format!("local.flame_graph={}", utf8(&directory.path().join("flames.html")));
-    let own = ["crash.enabled=false", "profile.frequency_hz=1", &flame_graph, &listen];
+    // Every call is counted: what is tested is exact.
+    let exact = "budget.syscalls_percent=0";
+    let own = ["crash.enabled=false", "profile.frequency_hz=1", exact, &flame_graph, &listen];
     let settings = own.iter().chain(settings).flat_map(|setting| ["--set", setting]);
     let agent = Agent::run(&settings.collect::<Vec<_>>(), variables);
     (agent, Endpoint { address, scraped: Cell::new(None), _directory: directory })
@@ -138,6 +140,11 @@ impl Page {
     /// How much more than on a page before.
     pub fn grown(&self, before: &Self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.sum(name, labels) - before.sum(name, labels)
+    }
+
+    /// How many series there are.
+    pub fn count(&self) -> usize {
+        self.samples.values().map(Vec::len).sum()
     }
 
     /// All names.

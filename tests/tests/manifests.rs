@@ -13,8 +13,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::agent::{self, STOP_MAX};
+use tests::bundle::Bundle;
+use tests::cgroup::ContainerCgroup;
 use tests::container::Container;
 use tests::endpoint;
+use tests::nginx::Nginx;
 use tests::prometheus::{Prometheus, Scrape};
 use tests::promql;
 use tests::tools;
@@ -245,6 +248,76 @@ fn prometheus_answers_every_query() {
         assert!(answered.iter().any(|query| query.contains(expected)), "no answer about {expected}");
     }
     println!("{} of {asked} queries have an answer on this machine", answered.len());
+    agent.terminate();
+    agent.finish(STOP_MAX).expect_code(0);
+}
+
+/// What prometheus-adapter makes of its rules for a pod, by the metric's name: whether the series are there, and their value.
+fn adapter_queries(namespace: &str, pod: &str) -> Vec<(String, [String; 2])> {
+    let file = text_of("manifests/examples/hpa-prometheus-adapter.yaml");
+    let documents = file.split("\n---\n").map(|text| serde_saphyr::from_str::<Value>(text).expect("YAML"));
+    let inner =
+        documents.filter_map(|document| document["data"]["config.yaml"].as_str().map(str::to_owned)).next();
+    let config: Value = serde_saphyr::from_str(&inner.expect("the adapter's configuration")).expect("YAML");
+    let matchers = format!("namespace=\"{namespace}\",pod=~\"{pod}\"");
+    let rules = config["rules"].as_array().expect("a list").iter().map(|rule| {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let series = text(&rule["seriesQuery"]);
+        let name = series.split('{').next().unwrap_or_default();
+        let query = text(&rule["metricsQuery"]).replace("<<.Series>>", name);
+        let query = query.replace("<<.LabelMatchers>>", &matchers).replace("<<.GroupBy>>", "pod");
+        (text(&rule["name"]["as"]), [series, query])
+    });
+    rules.collect()
+}
+
+/// The examples for autoscaling find what they are about: a pod that serves, calls, waits and syncs, by one number each.
+#[test]
+fn autoscaling_finds_its_numbers() {
+    let container = ContainerCgroup::make("a5ca");
+    let _bundle = Bundle::make(container.id(), ["prod", "shop-1", "web"]);
+    let nginx = Nginx::start(1, 5000, &container.cgroups());
+    let directory = TempDir::new().expect("a temporary directory");
+    // It writes through, and asks itself: that opens and accepts connections.
+    let script = format!(
+        "while :; do /usr/bin/dd if=/dev/zero of={}/f bs=4k count=1 conv=fsync status=none; \
+         curl -s -o /dev/null http://{}/file; done",
+        utf8(directory.path()),
+        nginx.address()
+    );
+    let mut load = Command::new("/usr/bin/timeout");
+    load.args(["60", "/bin/sh", "-c", &script]).env("LC_ALL", "C");
+    let _load = container.enter(load);
+    let (agent, endpoint) = endpoint::start(&[]);
+    let _known = endpoint.scrape_of(&container);
+    let prometheus = Prometheus::start(&[Scrape::new("kansoku", endpoint.address())], false);
+    std::thread::sleep(Duration::from_secs(14));
+    assert_eq!(prometheus.scrape_errors(Duration::from_secs(5)), []);
+    let shorter = |query: &str| query.replace("[2m]", "[10s]");
+    let number = |what: &str, query: &str| {
+        let answer = prometheus.query(&shorter(query));
+        assert_eq!(answer.len(), 1, "{what}: {query}: {answer:?}");
+        println!("{what}: {}", answer[0].value);
+        assert!(answer[0].value.is_finite() && answer[0].value >= 0.0, "{what}: {query}: {answer:?}");
+        answer.into_iter().next().expect("one")
+    };
+    let rules = adapter_queries("prod", "shop-1");
+    assert_eq!(rules.len(), 5);
+    for (name, [series, query]) in rules {
+        let found = prometheus.query(&series);
+        assert!(found.iter().any(|sample| sample.label("pod") == "shop-1"), "{name}: {series}");
+        let answer = number(&name, &query);
+        assert_eq!(answer.label("pod"), "shop-1", "{name}: {query}");
+        assert!(answer.value > 0.0 || name == "http_slow_request_ratio", "{name}: {query}");
+    }
+    let triggers: Vec<_> = example_queries(&"manifests/examples/hpa-keda.yaml".to_owned())
+        .into_iter()
+        .map(|(_, query)| query)
+        .collect();
+    assert_eq!(triggers.len(), 5);
+    for query in triggers {
+        assert!(number("trigger", &query).value > 0.0, "{query}");
+    }
     agent.terminate();
     agent.finish(STOP_MAX).expect_code(0);
 }

@@ -15,7 +15,7 @@ mod kubernetes;
 mod unpacked;
 
 /// Programs that the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("objcopy", "binutils"),
@@ -32,6 +32,7 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("javac", "default-jdk-headless"),
     ("xz", "xz-utils"),
     ("fio", "fio"),
+    ("faketime", "faketime"),
     ("strace", "strace"),
     ("wrk", "wrk"),
     ("curl", "curl"),
