@@ -225,6 +225,7 @@ impl ContainerResources {
             };
             self.entries.insert(path, entry);
         }
+        self.must_walk = self.walk.has_room_again();
     }
 
     /// The files that tell whether a cgroup rests. The root never does.

@@ -90,6 +90,11 @@ impl Walk {
         self.left_out
     }
 
+    /// Whether those that the last walk left out have room now: others went.
+    pub fn has_room_again(&self) -> bool {
+        self.left_out > 0 && self.nodes.len() < CGROUPS_MAX
+    }
+
     /// Whether a cgroup came or went.
     fn walk_one(
         &mut self,
@@ -268,8 +273,15 @@ mod tests {
         for _ in 0..2 {
             let found = walk.walk(&hierarchies, &mut buffers, &mut classify).len();
             assert_eq!(found, CGROUPS_MAX);
-            assert_eq!(walk.left_out(), 6, "with the root");
+            assert_eq!((walk.left_out(), walk.has_room_again()), (6, false), "with the root");
         }
+        for index in 0..CGROUPS_MAX / 2 {
+            std::fs::remove_dir(place.path().join(format!("c{index}"))).expect("empty");
+        }
+        walk.walk(&hierarchies, &mut buffers, &mut classify);
+        assert!(walk.has_room_again());
+        let found = walk.walk(&hierarchies, &mut buffers, &mut classify).len();
+        assert_eq!((found, walk.left_out()), (CGROUPS_MAX / 2 + 6, 0));
     }
 
     #[test]
