@@ -7,6 +7,7 @@
 mod capture;
 mod connection;
 mod ends;
+mod tcp;
 pub mod time;
 
 use core::ffi::c_void;

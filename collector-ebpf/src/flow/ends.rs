@@ -4,10 +4,19 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::Global;
 use collector_common::flow::Ends;
+use collector_common::limits::OFFSET_UNKNOWN;
 
 use crate::io::socket;
 use crate::task;
+
+/// `tcp_sock.snd_una`
+#[unsafe(no_mangle)]
+static TCP_SND_UNA: Global<u32> = Global::new(OFFSET_UNKNOWN);
+/// `tcp_sock.rcv_nxt`
+#[unsafe(no_mangle)]
+static TCP_RCV_NXT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// Local port and protocol of a socket: enough to see that it is another one than before; `None` for other families.
 #[inline(always)]
@@ -26,6 +35,15 @@ pub fn wire(sock: *const c_void) -> u32 {
     let local = u32::from(task::read::<u16>(sock, socket::SOCK_NUM.load()).unwrap_or(0));
     let remote = u32::from(u16::from_be(task::read::<u16>(sock, socket::SOCK_DPORT.load()).unwrap_or(0)));
     if local < remote { local << 16 | remote } else { remote << 16 | local }
+}
+
+/// The first sequence numbers of a TCP connection that is just established, of the client's direction in the upper half; 0 if
+/// they are not known. Neither side has sent or received anything but its SYN yet.
+#[inline(always)]
+pub fn sequence(sock: *const c_void, is_client: bool) -> u64 {
+    let sent = u64::from(task::read::<u32>(sock, TCP_SND_UNA.load()).unwrap_or(0));
+    let received = u64::from(task::read::<u32>(sock, TCP_RCV_NXT.load()).unwrap_or(0));
+    if is_client { sent << 32 | received } else { received << 32 | sent }
 }
 
 /// Copies them.

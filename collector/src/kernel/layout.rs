@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 91] = [
+const FIELDS: [(&str, &str, &str); 96] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -81,6 +81,11 @@ const FIELDS: [(&str, &str, &str); 91] = [
     ("SOCK_STATE", "sock_common", "skc_state"),
     ("THREAD_STATUS", "thread_info", "status"),
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
+    ("TCP_SEGS_OUT", "tcp_sock", "segs_out"),
+    ("TCP_SEGS_IN", "tcp_sock", "segs_in"),
+    ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
+    ("TCP_SND_UNA", "tcp_sock", "snd_una"),
+    ("TCP_RCV_NXT", "tcp_sock", "rcv_nxt"),
     ("REQUEST_CMD_FLAGS", "request", "cmd_flags"),
     ("REQUEST_DATA_LEN", "request", "__data_len"),
     ("REQUEST_BIO", "request", "bio"),
