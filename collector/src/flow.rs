@@ -6,7 +6,9 @@
 mod budget;
 mod connection;
 mod describe;
+mod ends;
 mod link;
+mod network;
 pub mod protocol;
 mod requests;
 mod sampling;
@@ -15,21 +17,24 @@ mod service_map;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collector_common::flow::{CloseRecord, Message, OpenRecord};
+use collector_common::event::Task;
+use collector_common::flow::{CloseRecord, Message, OpenRecord, Role};
 
+use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
-use crate::telemetry::{Metric, Span};
+use crate::telemetry::{Metric, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
 use link::Linker;
 pub use link::Serving;
+use network::Networks;
 use protocol::{Exchange, Output};
 use requests::Requests;
 pub use sampling::SamplingOptions;
-use sampling::{Sampler, duration_ns};
-use service_map::{Edge, ServiceMap};
+use sampling::{Sampler, duration_ns, end_ns};
+use service_map::{Parties, Party, ServiceMap};
 
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
@@ -40,6 +45,9 @@ const STREAM_IDLE_NS: u64 = 3_600_000_000_000;
 
 /// How often that is looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
+
+/// How often it is asked how much has moved, at most.
+const COUNT_NS: u64 = 1_000_000_000;
 
 /// How connections are followed.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +76,10 @@ pub struct Flows {
     connections: HashMap<u64, Connection>,
     linker: Linker,
     requests: Requests,
+    networks: Networks,
     service_map: ServiceMap,
+    /// Who has a connection that nobody has taken up.
+    nobody: (Arc<Subject>, Arc<ProcessName>),
     sampler: Sampler,
     budget: Budget,
     skip_share: u32,
@@ -77,6 +88,7 @@ pub struct Flows {
     decisions: Vec<Decision>,
     output: Output,
     sweep_ns: u64,
+    counted_ns: u64,
     ledger: Arc<Ledger>,
 }
 
@@ -95,34 +107,44 @@ impl Flows {
             skip_share: 0,
             exchanges: 0,
             requests: Requests::new(monotonic_to_unix_ns),
+            networks: Networks::new(monotonic_to_unix_ns),
+            nobody: (
+                Arc::new(Subject::default()),
+                Arc::new(ProcessName { pid: 0, executable_name: "".into(), executable_path: None }),
+            ),
             service_map: ServiceMap::new(now_unix_ns),
             sampler: Sampler::new(options.sampling.clone()),
             decisions: Vec::new(),
             output: Output::default(),
             sweep_ns: 0,
+            counted_ns: 0,
             ledger,
         }
     }
 
-    /// A process uses a connection for the first time, or goes on with one of another process.
+    /// A connection is established, or a process uses it for the first time, or goes on with one of another process.
     pub fn on_open(&mut self, record: &OpenRecord, processes: &mut ProcessTable) {
-        let Some(process) = processes.of_task(&record.task) else {
-            return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1);
+        let owner = match owner(&record.task, processes) {
+            Owner::Known(subject, process) => Some((subject, process)),
+            Owner::Unknown => None,
+            Owner::NoRoom => return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1),
         };
-        let owner = (Arc::clone(&process.subject), Arc::clone(&process.name));
-        let is_full = self.connections.len() >= CONNECTIONS_MAX;
-        match self.connections.get_mut(&record.connection) {
-            Some(connection) => {
+        if !self.connections.contains_key(&record.connection) {
+            if self.connections.len() >= CONNECTIONS_MAX {
+                return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+            }
+            let of_cgroup = processes.subject_of_cgroup(record.task.cgroup_id);
+            let subject = of_cgroup.unwrap_or_else(|| Arc::clone(&self.nobody.0));
+            let connection = Connection::new(record, (subject, Arc::clone(&self.nobody.1)), false);
+            self.connections.insert(record.connection, connection);
+        }
+        if let Some(connection) = self.connections.get_mut(&record.connection) {
+            if let Some(owner) = owner {
                 connection.set_owner(owner);
                 self.linker.on_open(connection);
             }
-            None if is_full => {
-                return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
-            }
-            None => {
-                let connection = Connection::new(record, owner);
-                self.linker.on_open(&connection);
-                self.connections.insert(record.connection, connection);
+            if network::is_known(connection) {
+                self.networks.place(connection, record.head.time_ns);
             }
         }
         self.ledger.represented(Signal::Flow, 1);
@@ -130,7 +152,8 @@ impl Flows {
 
     /// Something was said.
     pub fn on_message(&mut self, message: &Message<'_>) {
-        let Some(connection) = self.connections.get_mut(&message.head.connection) else {
+        let known = self.connections.get_mut(&message.head.connection);
+        let Some(connection) = known.filter(|connection| connection.is_owned) else {
             return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
         };
         self.ledger.represented(Signal::Flow, 1);
@@ -148,27 +171,52 @@ impl Flows {
         self.settle_output(message.head.connection, message.head.head.time_ns);
     }
 
-    /// A connection ended.
-    pub fn on_close(&mut self, record: &CloseRecord) {
+    /// A connection ended, or could not be opened.
+    pub fn on_close(&mut self, record: &CloseRecord, processes: &ProcessTable) {
         self.ledger.represented(Signal::Flow, 1);
         if let Some(connection) = self.connections.get_mut(&record.connection) {
-            connection.end(record, &mut self.output);
+            connection.close(record, &mut self.output);
             let lost = connection.take_lost_exchanges();
+            let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
+            self.networks.closed(connection, peer, record);
             self.count_lost(lost);
             self.settle_output(record.connection, record.head.time_ns);
+        } else if record.role == Role::Client as u32 && record.opened_ns == 0 && record.begun_ns != 0 {
+            let process = processes.get(record.tgid).map(|process| Arc::clone(&process.subject));
+            let whose = process.or_else(|| processes.subject_of_cgroup(record.cgroup_id));
+            self.networks.failed(whose, record);
         }
         if let Some(connection) = self.connections.remove(&record.connection) {
-            self.linker.on_close(&connection);
+            self.linker.on_close(&connection, record.head.time_ns);
+        }
+    }
+
+    /// Asks how much has moved over each connection until now: the kernel's key, the connection's number, and whether it is of
+    /// datagrams. Does nothing soon after the last time.
+    pub fn count_moved(&mut self, now_ns: u64, moved: impl Fn(u64, u64, bool) -> Option<[u64; 2]>) {
+        if now_ns.saturating_sub(self.counted_ns) < COUNT_NS {
+            return;
+        }
+        self.counted_ns = now_ns;
+        for (number, connection) in &mut self.connections {
+            self.networks.place(connection, now_ns);
+            let Some(moved) = moved(connection.key, *number, connection.is_datagram()) else { continue };
+            let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
+            if self.networks.moved(connection, peer, moved, now_ns) {
+                connection.last_ns = now_ns;
+            }
         }
     }
 
     /// Settles what has its parent now or waited long enough, and forgets what is idle.
     pub fn turn(&mut self, now_ns: u64) {
         self.sampler.turn(now_ns);
+        self.service_map.turn(now_ns);
         self.linker.turn(now_ns, &self.sampler, &mut self.requests);
         if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
             self.sweep_ns = now_ns;
             self.requests.sweep(now_ns);
+            self.networks.sweep(now_ns);
             self.sweep(now_ns);
         }
     }
@@ -202,9 +250,10 @@ impl Flows {
         self.linker.take_spans(monotonic_to_unix_ns)
     }
 
-    /// Requests by what they were, since the start.
-    pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+    /// Requests by what they were, and connections, since the start.
+    pub fn metrics(&self, now_ns: u64, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
+        metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());
         metrics
     }
@@ -280,10 +329,11 @@ impl Flows {
         for number in idle {
             if let Some(connection) = self.connections.get_mut(&number) {
                 connection.finish(now_ns, &mut self.output);
+                self.networks.forgotten(connection, now_ns);
             }
             self.settle_output(number, now_ns);
             if let Some(connection) = self.connections.remove(&number) {
-                self.linker.on_close(&connection);
+                self.linker.on_close(&connection, now_ns);
             }
         }
     }
@@ -297,24 +347,49 @@ fn observe_edge(
     map: &mut ServiceMap,
     linker: &Linker,
 ) {
-    let ends = describe::client_first(connection);
     let is_client = describe::is_client(connection.side(exchange.pattern));
-    let other = linker.service_at(&connection.ends.reversed());
+    let other = linker.other_end(connection);
     if !is_client && other.is_some() {
         return;
     }
-    let edge = *connection.edge.get_or_insert_with(|| {
-        let own = connection.subject.service_name().to_owned();
-        let (client, server) = match (is_client, other) {
-            (true, Some(server)) => (own, server.to_owned()),
-            (true, None) => (own, ends.peer.to_string()),
-            (false, _) => ("user".to_owned(), own),
-        };
-        let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
-        map.edge(Edge { client, server, connection_type })
-    });
     let has_failed = exchange.failure.as_ref().is_some_and(|failure| failure.is_servers);
-    map.observe(edge, has_failed, duration_ns(exchange, ended_ns) as f64 / 1e9);
+    let seconds = duration_ns(exchange, ended_ns) as f64 / 1e9;
+    if let Some(edge) = connection.edge {
+        return map.observe(edge, has_failed, seconds);
+    }
+    let own = Party::Service(Arc::clone(&connection.subject));
+    let (client, server) = match (is_client, other) {
+        (true, Some(server)) => (own, Party::Service(Arc::clone(&server.subject))),
+        (true, None) => (own, Party::Named(connection.client_first().peer.to_string())),
+        (false, _) => (Party::Named("user".to_owned()), own),
+    };
+    let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
+    let parties = Parties { client, server, connection_type };
+    connection.edge = map.observe_between(parties, has_failed, seconds, end_ns(exchange, ended_ns));
+}
+
+/// Who has a connection.
+enum Owner {
+    Known(Arc<Subject>, Arc<ProcessName>),
+    /// Nobody said so yet.
+    Unknown,
+    /// Its process has no place.
+    NoRoom,
+}
+
+/// Whose a record's connection is. Of one that is established only the process is told, if any.
+fn owner(task: &Task, processes: &mut ProcessTable) -> Owner {
+    let process = match task.tid {
+        0 => match processes.get(task.tgid) {
+            Some(process) => process,
+            None => return Owner::Unknown,
+        },
+        _ => match processes.of_task(task) {
+            Some(process) => process,
+            None => return Owner::NoRoom,
+        },
+    };
+    Owner::Known(Arc::clone(&process.subject), Arc::clone(&process.name))
 }
 
 /// One exchange: always in the metrics, and a span if the sampler lets it.
@@ -335,6 +410,7 @@ fn settle(
     if !sampler.wants(&connection.subject, must_stay) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
-    let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns);
+    let other = linker.other_end(connection).map(|other| other.ends);
+    let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns, other);
     linker.add(waiting);
 }

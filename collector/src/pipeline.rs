@@ -236,7 +236,7 @@ impl Pipeline {
         let drained = kernel.drain_flows(|event| match event {
             Event::Open(record) => flows.on_open(record, processes),
             Event::Message(message) => flows.on_message(&message),
-            Event::Close(record) => flows.on_close(record),
+            Event::Close(record) => flows.on_close(record, processes),
             // Nothing else is written to that ring.
             _ => ledger.lost(Signal::Flow, LossReason::Filtered, 1),
         });
@@ -301,6 +301,9 @@ impl Pipeline {
         let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
+        if let Some(flows) = &mut self.flows {
+            flows.count_moved(now_ns, |key, number, is_datagram| self.kernel.moved(key, number, is_datagram));
+        }
         self.tell_metrics(is_last);
         let offset_ns = clocks().monotonic_to_unix_ns;
         let spans = match &mut self.flows {
@@ -357,7 +360,7 @@ impl Pipeline {
         let (programs, calls) = (self.kernel.program_times(), self.kernel.system_calls());
         let mut metrics = self.metrics.read(&self.ledger, &programs, calls, self.processes.len());
         let offset_ns = clocks().monotonic_to_unix_ns;
-        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(offset_ns)));
+        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(monotonic_ns(), offset_ns)));
         metrics.extend(self.options.names.metrics());
         metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let _behind_or_gone = match is_last {

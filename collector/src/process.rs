@@ -171,6 +171,11 @@ impl ProcessTable {
         self.processes.get(&tgid)
     }
 
+    /// Whose a cgroup is, where that is a container's or a service's.
+    pub fn subject_of_cgroup(&self, cgroup_id: u64) -> Option<Arc<Subject>> {
+        self.placements.subject(cgroup_id).map(Arc::clone)
+    }
+
     /// A process runs a new program. Its mappings came before, with the side-band; without one they are read from
     /// `/proc` when a sample needs them.
     pub fn on_exec(&mut self, record: &ExecRecord) {

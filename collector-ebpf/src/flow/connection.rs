@@ -91,7 +91,7 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
         TCP if task::read::<u8>(sock, socket::SOCK_STATE.load()) == Some(CLOSE as u8) => None,
         TCP => insert(key, Role::Unknown),
         UDP => {
-            let place = DATAGRAM_SOCKETS.get_ptr_mut(place::of_address(key, DATAGRAM_SOCKETS_MAX))?;
+            let place = DATAGRAM_SOCKETS.get_ptr_mut(datagram_place(key))?;
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
@@ -103,6 +103,12 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
         }
         _ => None,
     }
+}
+
+/// The place of a socket of datagrams.
+#[inline(always)]
+fn datagram_place(sock: u64) -> u32 {
+    place::of_address(sock, DATAGRAM_SOCKETS_MAX)
 }
 
 /// A TCP connection goes from one state to another.
@@ -183,13 +189,16 @@ fn leave(sock: *const c_void, new: i32) {
 unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, sock: *const c_void) {
     // SAFETY: given by the caller.
     unsafe {
+        let sock_key = (*connection).sock;
+        let is_datagram = (*connection).port != 0;
+        let key = if is_datagram { datagram_place(sock_key).into() } else { sock_key };
         (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
         (&raw mut (*record).connection).write((*connection).number);
         ends::copy(sock, &raw mut (*record).ends);
         (&raw mut (*record).role).write((*connection).role);
         (&raw mut (*record).padding).write(0);
         (&raw mut (*record).sequence).write((*connection).sequence);
-        (&raw mut (*record).key).write((*connection).sock);
+        (&raw mut (*record).key).write(key);
     }
 }
 

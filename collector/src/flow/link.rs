@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use collector_common::flow::{Message, Role, Way};
 
-use super::connection::{Connection, Ends};
+use super::connection::Connection;
+use super::ends::{End, Ends, Line};
 use super::protocol::TraceContext;
 use super::requests::{Requests, SeriesId};
 use super::sampling::Sampler;
@@ -37,6 +38,9 @@ const SETTLED_MAX: usize = 32_768;
 /// Places of served requests of one thread that are kept.
 const SERVED_PER_THREAD_MAX: usize = 64;
 
+/// Closed connections that are kept for their other ends.
+const CLOSED_MAX: usize = 16_384;
+
 /// Passes over the waiting spans in one turn: each settles the children of those of the pass before.
 const PASSES_MAX: usize = 16;
 
@@ -58,8 +62,8 @@ pub struct Place {
 /// Where an exchange stands on the wire: the same for both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wire {
-    /// The client's end first.
-    pub ends: Ends,
+    /// The connection.
+    pub line: Line,
     /// Bytes that went the same way before its first one.
     pub position: u64,
     /// Whether this is the client's end of it.
@@ -90,6 +94,17 @@ struct Settled {
     span_id: [u8; 8],
     is_sampled: bool,
     end_ns: u64,
+}
+
+/// An end of a connection on this node.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    /// The connection as it sees it.
+    pub ends: Ends,
+    /// Number of the connection.
+    connection: u64,
 }
 
 /// A request that a thread served.
@@ -139,11 +154,13 @@ pub struct Linker {
     /// Requests served, by thread.
     served: HashMap<u32, VecDeque<Served>>,
     /// Connections whose request a thread has received and not answered, by thread.
-    serving: HashMap<u32, HashSet<Ends>>,
+    serving: HashMap<u32, HashSet<End>>,
     /// The thread that received the last request of a connection.
-    receivers: HashMap<Ends, u32>,
-    /// Ends of connections on this node, and whose they are.
-    local: HashMap<Ends, Arc<Subject>>,
+    receivers: HashMap<End, u32>,
+    /// Ends of connections on this node.
+    local: HashMap<End, Local>,
+    /// When ends closed that are local still, and the connections' numbers.
+    closed: VecDeque<(u64, End, u64)>,
     /// Whether it is known when threads ask event queues.
     counts_polls: bool,
     ledger: Arc<Ledger>,
@@ -161,6 +178,7 @@ impl Linker {
             serving: HashMap::new(),
             receivers: HashMap::new(),
             local: HashMap::new(),
+            closed: VecDeque::new(),
             counts_polls,
             ledger,
         }
@@ -168,19 +186,31 @@ impl Linker {
 
     /// A connection is used on this node.
     pub fn on_open(&mut self, connection: &Connection) {
-        self.local.insert(connection.ends, Arc::clone(&connection.subject));
+        let Connection { subject, ends, number, .. } = connection;
+        let local = Local { subject: Arc::clone(subject), ends: *ends, connection: *number };
+        self.local.insert(connection.end(), local);
     }
 
-    /// The name of the service that has this end of a connection, if it is on this node.
-    pub fn service_at(&self, end: &Ends) -> Option<&str> {
-        self.local.get(end).map(|subject| subject.service_name())
+    /// The other end of a connection, if it is on this node.
+    pub fn other_end(&self, connection: &Connection) -> Option<&Local> {
+        self.local.get(&connection.end().other())
     }
 
-    /// A connection ended.
-    pub fn on_close(&mut self, connection: &Connection) {
-        let ends = &connection.ends;
-        self.local.remove(ends);
-        self.answered(ends);
+    /// A connection ended. Its other end may ask for it yet, for some time.
+    pub fn on_close(&mut self, connection: &Connection, now_ns: u64) {
+        let end = connection.end();
+        self.answered(&end);
+        self.closed.push_back((now_ns, end, connection.number));
+        if self.closed.len() > CLOSED_MAX {
+            self.forget_closed();
+        }
+    }
+
+    fn forget_closed(&mut self) {
+        let Some((_, end, number)) = self.closed.pop_front() else { return };
+        if self.local.get(&end).is_some_and(|local| local.connection == number) {
+            self.local.remove(&end);
+        }
     }
 
     /// A thread takes a request up, or answers it.
@@ -189,14 +219,15 @@ impl Linker {
             return;
         }
         if message.head.way == Way::Sent as u16 {
-            return self.answered(&connection.ends);
+            return self.answered(&connection.end());
         }
         let thread = message.head.tid;
-        let before = self.receivers.insert(connection.ends, thread);
+        let end = connection.end();
+        let before = self.receivers.insert(end, thread);
         if let Some(before) = before.filter(|before| *before != thread) {
-            self.stop_serving(before, &connection.ends);
+            self.stop_serving(before, &end);
         }
-        self.serving.entry(thread).or_default().insert(connection.ends);
+        self.serving.entry(thread).or_default().insert(end);
     }
 
     /// What a thread served from one moment to another.
@@ -232,6 +263,9 @@ impl Linker {
     /// Settles what can be, and forgets what is old.
     pub fn turn(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) {
         self.settle_waiting(now_ns, sampler, requests);
+        while self.closed.front().is_some_and(|(closed_ns, ..)| closed_ns + OTHER_END_NS <= now_ns) {
+            self.forget_closed();
+        }
         while let Some(&(end_ns, wire)) = self.ages.front()
             && end_ns + KEEP_SETTLED_NS <= now_ns
         {
@@ -296,7 +330,7 @@ impl Linker {
                 return Parent::Found(*parent, Proof::Connection);
             }
             let may_come = awaited.contains(&other) && age_ns < PARENT_NS
-                || self.local.contains_key(&waiting.wire.ends) && age_ns < OTHER_END_NS;
+                || self.local.contains_key(&waiting.wire.line.client_end()) && age_ns < OTHER_END_NS;
             if may_come {
                 return Parent::Later;
             }
@@ -389,15 +423,15 @@ impl Linker {
         self.spans.push(span);
     }
 
-    fn answered(&mut self, ends: &Ends) {
-        if let Some(thread) = self.receivers.remove(ends) {
-            self.stop_serving(thread, ends);
+    fn answered(&mut self, end: &End) {
+        if let Some(thread) = self.receivers.remove(end) {
+            self.stop_serving(thread, end);
         }
     }
 
-    fn stop_serving(&mut self, thread: u32, ends: &Ends) {
+    fn stop_serving(&mut self, thread: u32, end: &End) {
         if let Some(connections) = self.serving.get_mut(&thread) {
-            connections.remove(ends);
+            connections.remove(end);
             if connections.is_empty() {
                 self.serving.remove(&thread);
             }
@@ -475,7 +509,8 @@ mod tests {
             Place { thread: side.thread, is_of_one_thread: true, has_polled: side.polls, start_ns, end_ns };
         let address = |port: u16| ([127, 0, 0, 1], port).into();
         let ends = Ends { local: address(PORTS + side.connection), peer: address(80) };
-        let wire = Wire { ends, position: 0, is_client: side.kind == SpanKind::Client };
+        let wire =
+            Wire { line: Line::Addresses(ends), position: 0, is_client: side.kind == SpanKind::Client };
         Waiting { span, context, place, wire, series: SeriesId::default(), must_stay: false }
     }
 
@@ -485,12 +520,14 @@ mod tests {
         let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
         let mut requests = Requests::default();
         for side in sides {
-            let Wire { ends, .. } = waiting(side, None).wire;
+            let Waiting { wire, span, .. } = waiting(side, None);
+            let Line::Addresses(ends) = wire.line else { panic!("sides have addresses") };
+            let end = wire.line.client_end();
             if side.kind == SpanKind::Client {
-                linker.local.insert(ends, Arc::clone(&waiting(side, None).span.subject));
+                linker.local.insert(end, Local { subject: span.subject, ends, connection: 0 });
             } else {
-                linker.serving.entry(side.thread).or_default().insert(ends);
-                linker.receivers.insert(ends, side.thread);
+                linker.serving.entry(side.thread).or_default().insert(end);
+                linker.receivers.insert(end, side.thread);
             }
         }
         let mut sides: Vec<&Side> = sides.iter().collect();
@@ -498,7 +535,7 @@ mod tests {
         for side in sides {
             let waiting = waiting(side, None);
             if side.kind == SpanKind::Server {
-                linker.answered(&waiting.wire.ends);
+                linker.answered(&waiting.wire.line.client_end());
             }
             linker.add(waiting);
             linker.turn(side.end_ms * 1_000_000, &sampler, &mut requests);
@@ -561,7 +598,7 @@ mod tests {
         let ms = 1_000_000;
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Nothing);
         let server = waiting(&server("b", 1, 8, (1, 19)), None);
-        linker.serving.entry(8).or_default().insert(server.wire.ends);
+        linker.serving.entry(8).or_default().insert(server.wire.line.client_end());
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
         linker.serving.clear();
         linker.add(server);
