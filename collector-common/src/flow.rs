@@ -5,7 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::event::{Head, Task};
-use crate::limits::CAPTURE_BYTES_MAX;
+use crate::limits::{CAPTURE_BYTES_MAX, UNIX_PATH_BYTES};
 
 /// Who began a connection, seen from this socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,18 @@ pub enum Way {
     Sent = 0,
     /// This side received it.
     Received = 1,
+}
+
+/// What carries a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Transport {
+    /// TCP
+    Tcp = 0,
+    /// UDP
+    Udp = 1,
+    /// A Unix socket of type `SOCK_STREAM`
+    Unix = 2,
 }
 
 /// What a thread spent its time on. The order of [`Times`].
@@ -96,7 +108,7 @@ pub struct ConnectionState {
     pub last_way: u32,
     /// A [`Role`]
     pub role: u32,
-    /// Local port, of UDP sockets: another one is another socket at the same address.
+    /// Local port of UDP sockets, inode of Unix ones: another one is another socket at the same address.
     pub port: u32,
     /// Messages that one call sent before: `sendmmsg` tells of each on its own.
     pub batch: u32,
@@ -108,6 +120,10 @@ pub struct ConnectionState {
     pub is_skipping: u32,
     /// Whether any was since the last message that the daemon has.
     pub has_skipped: u32,
+    /// A [`Transport`]
+    pub transport: u32,
+    /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
+    pub used_s: u32,
 }
 
 /// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is
@@ -131,6 +147,36 @@ pub struct OpenRecord {
     pub sequence: u64,
     /// Where the kernel keeps its state: the key of its map.
     pub key: u64,
+}
+
+/// As [`OpenRecord`], of a Unix socket. `ends` has no addresses: the path stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct UnixOpenRecord {
+    /// What all connections have.
+    pub open: OpenRecord,
+    /// Where the server listens: a path, or after a zero a name of no file.
+    pub path: [u8; UNIX_PATH_BYTES],
+    /// Bytes of it.
+    pub path_bytes: u32,
+}
+
+/// Whom a datagram goes to that one call sends over a socket without a fixed peer. Comes before its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct AddresseeRecord {
+    /// The head.
+    pub head: Head,
+    /// Number of the connection.
+    pub connection: u64,
+    /// Its address, an IPv4 one in the first four bytes.
+    pub address: [u8; 16],
+    /// Number of the message.
+    pub number: u32,
+    /// Its port.
+    pub port: u16,
+    /// Address family, `AF_INET` or `AF_INET6`.
+    pub family: u16,
 }
 
 /// What one call moved. The captured bytes follow.

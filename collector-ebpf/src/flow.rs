@@ -4,11 +4,13 @@
 //! anything else cost nothing. On older kernels at the return of every system call. Refuses: parsing, and payload of
 //! connections that the daemon does not know the protocol of.
 
+mod addressee;
 mod capture;
 mod connection;
 mod ends;
 mod tcp;
 pub mod time;
+mod unix;
 
 use core::ffi::c_void;
 
@@ -115,6 +117,9 @@ fn on_transfer(
     };
     if message.wanted_bytes != 0 {
         let registers = registers();
+        if way as u32 == Way::Sent as u32 && message.is_datagram && !ends::is_connected(sock) {
+            addressee::tell(&message, registers, is_typed);
+        }
         let source = capture::Source::of(registers, is_typed, message.number_in_call);
         let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
         capture::send(&message, way, &source, &caller);

@@ -18,8 +18,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use collector_common::event::Task;
-use collector_common::flow::{CloseRecord, Message, OpenRecord, Role};
+use collector_common::flow::{
+    AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord,
+};
+use collector_common::limits::SILENCE_S;
 
+use crate::address;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
@@ -27,6 +31,7 @@ use crate::telemetry::{Metric, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
+use ends::Ends;
 use link::Linker;
 pub use link::Serving;
 use network::Networks;
@@ -39,9 +44,12 @@ use service_map::{Parties, Party, ServiceMap};
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
 
-/// A datagram socket that says nothing for so long is forgotten, and a TCP connection, whose end must have been lost.
-const DATAGRAM_IDLE_NS: u64 = 60_000_000_000;
+/// A socket that tells no end and says nothing for so long is forgotten, and a TCP connection, whose end must have been lost. One
+/// that is used again is told anew.
+const SILENT_IDLE_NS: u64 = 60_000_000_000;
 const STREAM_IDLE_NS: u64 = 3_600_000_000_000;
+
+const _: () = assert!(SILENT_IDLE_NS > 1_000_000_000 * SILENCE_S as u64);
 
 /// How often that is looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
@@ -150,6 +158,32 @@ impl Flows {
         self.ledger.represented(Signal::Flow, 1);
     }
 
+    /// A process uses a Unix connection for the first time, or after some silence.
+    pub fn on_unix_open(&mut self, record: &UnixOpenRecord, processes: &mut ProcessTable) {
+        let Owner::Known(subject, process) = owner(&record.open.task, processes) else {
+            return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1);
+        };
+        let number = record.open.connection;
+        if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(&number) {
+            return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+        }
+        let owner = (subject, process);
+        let new = || Connection::of_unix(record, owner.clone());
+        let connection = self.connections.entry(number).or_insert_with(new);
+        connection.set_owner(owner.clone());
+        self.linker.on_open(connection);
+        self.ledger.represented(Signal::Flow, 1);
+    }
+
+    /// Whom the next message of a connection goes to.
+    pub fn on_addressee(&mut self, record: &AddresseeRecord) {
+        let address = address::of(record.family, record.address, record.port);
+        if let Some(connection) = self.connections.get_mut(&record.connection) {
+            connection.addressee = address.map(|address| (record.number, address));
+        }
+        self.ledger.represented(Signal::Flow, 1);
+    }
+
     /// Something was said.
     pub fn on_message(&mut self, message: &Message<'_>) {
         let known = self.connections.get_mut(&message.head.connection);
@@ -157,6 +191,7 @@ impl Flows {
             return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
         };
         self.ledger.represented(Signal::Flow, 1);
+        connection.addressee.take_if(|(number, _)| *number != message.head.number);
         let verdict = connection.take(message, &mut self.output);
         self.linker.on_message(connection, message);
         let lost = connection.take_lost_exchanges();
@@ -199,6 +234,9 @@ impl Flows {
         }
         self.counted_ns = now_ns;
         for (number, connection) in &mut self.connections {
+            if connection.path.is_some() {
+                continue;
+            }
             self.networks.place(connection, now_ns);
             let Some(moved) = moved(connection.key, *number, connection.is_datagram()) else { continue };
             let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
@@ -321,7 +359,11 @@ impl Flows {
             .connections
             .iter()
             .filter(|(_, connection)| {
-                let most = if connection.is_datagram() { DATAGRAM_IDLE_NS } else { STREAM_IDLE_NS };
+                let most = match connection.tells_end() {
+                    true => STREAM_IDLE_NS,
+                    false if connection.is_datagram() || connection.is_idle() => SILENT_IDLE_NS,
+                    false => STREAM_IDLE_NS,
+                };
                 now_ns.saturating_sub(connection.last_ns) > most
             })
             .map(|(number, _)| *number)
@@ -360,7 +402,7 @@ fn observe_edge(
     let own = Party::Service(Arc::clone(&connection.subject));
     let (client, server) = match (is_client, other) {
         (true, Some(server)) => (own, Party::Service(Arc::clone(&server.subject))),
-        (true, None) => (own, Party::Named(connection.client_first().peer.to_string())),
+        (true, None) => (own, Party::Named(connection.server_name())),
         (false, _) => (Party::Named("user".to_owned()), own),
     };
     let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
@@ -410,7 +452,9 @@ fn settle(
     if !sampler.wants(&connection.subject, must_stay) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
-    let other = linker.other_end(connection).map(|other| other.ends);
+    let to_addressee = |(_, local)| Ends { local, peer: connection.ends.local };
+    let other = connection.addressee.map(to_addressee);
+    let other = other.or_else(|| linker.other_end(connection).map(|other| other.ends));
     let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns, other);
     linker.add(waiting);
 }

@@ -235,6 +235,8 @@ impl Pipeline {
         let Some(flows) = flows else { return (0, false) };
         let drained = kernel.drain_flows(|event| match event {
             Event::Open(record) => flows.on_open(record, processes),
+            Event::UnixOpen(record) => flows.on_unix_open(record, processes),
+            Event::Addressee(record) => flows.on_addressee(record),
             Event::Message(message) => flows.on_message(&message),
             Event::Close(record) => flows.on_close(record, processes),
             // Nothing else is written to that ring.
@@ -285,7 +287,13 @@ impl Pipeline {
                 None => ledger.lost(Signal::SlowOperation, LossReason::ProcessTableFull, 1),
             },
             // They come by a ring of their own, see `drain_flows`.
-            Arrival::Ring(Event::Open(_) | Event::Message(_) | Event::Close(_)) => {
+            Arrival::Ring(
+                Event::Open(_)
+                | Event::UnixOpen(_)
+                | Event::Addressee(_)
+                | Event::Message(_)
+                | Event::Close(_),
+            ) => {
                 ledger.lost(Signal::Flow, LossReason::Filtered, 1);
             }
             Arrival::Ring(Event::Sample(sample)) => {

@@ -9,8 +9,10 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 use tests::agent::STOP_MAX;
 use tests::cgroup::ContainerCgroup;
+use tests::dnsmasq::{Dnsmasq, NAME, dig};
 use tests::endpoint::{self, Page};
-use tests::receiver::Protocol;
+use tests::postgres::Postgres;
+use tests::receiver::{Protocol, free_address};
 use tests::spans::Span;
 use tests::tools;
 use tests::traced::Traced;
@@ -102,6 +104,7 @@ fn every_connection_is_counted() {
 /// Why a connection could not be opened.
 #[test]
 fn unanswered_connects_have_a_reason() {
+    tools::require("nft", "nftables");
     let (agent, endpoint) = endpoint::start(&[]);
     let container = ContainerCgroup::make("c503");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/connections.py");
@@ -111,10 +114,16 @@ fn unanswered_connects_have_a_reason() {
          ip link set hole up
          ip address add 192.0.2.2/24 dev swallows
          ip link set swallows up
-         ip link add silent type veth peer name other
-         ip address add 198.51.100.2/24 dev silent
-         ip link set silent up
-         ip link set other up
+         ip link set lo up
+         ip route add 198.51.100.0/24 dev swallows
+         nft -f - <<'RULES'
+         table ip router {{
+           chain output {{
+             type filter hook output priority 0;
+             ip daddr 198.51.100.9 reject with icmp type host-unreachable;
+           }}
+         }}
+RULES
          exec python3 {} unanswered",
         utf8(&script)
     );
@@ -175,4 +184,53 @@ RULES
         assert_eq!(client.attribute("network.peer.port"), "8080");
         assert_eq!(server.attribute("client.address"), "10.1.0.5");
     }
+}
+
+/// psql over PostgreSQL's socket: both ends are one trace, named by its path.
+#[test]
+fn both_ends_of_a_unix_socket_are_one_trace() {
+    let postgres = Postgres::start(&[]);
+    let traced = Traced::start(Protocol::Grpc, &[]);
+    for _ in 0..5 {
+        postgres.sql("select 17 as unix_socket");
+    }
+    let is_of_test = |span: &Span| span.attribute("db.query.text").contains("unix_socket");
+    traced.wait_for("spans", 10, is_of_test);
+    let told = traced.stop();
+    let (clients, servers): (Vec<&Span>, Vec<&Span>) =
+        told.spans.iter().filter(|span| is_of_test(span)).partition(|span| span.is_client());
+    assert_eq!((clients.len(), servers.len()), (5, 5));
+    let path = format!("{}/.s.PGSQL.{}", utf8(postgres.socket_directory()), postgres.address().port());
+    for server in servers {
+        let client = clients.iter().find(|client| client.id == server.parent).expect("its parent is psql's");
+        assert_eq!(server.attribute("kansoku.link.proof"), "connection");
+        assert_eq!((&*client.service, &client.trace_id), ("psql", &server.trace_id));
+        for side in [*client, server] {
+            assert_eq!(side.attribute("network.transport"), "unix");
+            assert_eq!((side.attribute("server.address"), side.attribute("server.port")), (&*path, ""));
+        }
+    }
+}
+
+/// A name server's spans say who asked, also over a socket that has no fixed peer.
+#[test]
+fn a_datagram_server_knows_who_asked() {
+    let server = Dnsmasq::start(free_address());
+    let traced = Traced::start(Protocol::Grpc, &[]);
+    for _ in 0..3 {
+        dig(server.address(), &[NAME]);
+    }
+    let port = server.address().port();
+    traced.wait_for("spans", 3, |span| span.is_at(&[port]) && !span.is_client());
+    let told = traced.stop();
+    let (clients, servers) = (told.at(port, true), told.at(port, false));
+    let ports = |spans: &[&Span], key: &str| -> Vec<String> {
+        let mut ports: Vec<String> = spans.iter().map(|span| span.attribute(key).to_owned()).collect();
+        ports.sort_unstable();
+        ports
+    };
+    assert_eq!(servers.len(), 3);
+    assert!(servers.iter().all(|span| span.attribute("client.address") == "127.0.0.1"), "{servers:?}");
+    assert!(ports(&servers, "client.port").iter().all(|port| !port.is_empty()));
+    assert_eq!(clients.len(), 3);
 }

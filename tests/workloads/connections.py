@@ -87,7 +87,7 @@ def call(port):
 
 
 def ask_nobody():
-    # The first swallows packets, at the second nobody answers ARP.
+    # The way to the first swallows packets, that to the second says that there is none.
     nobody = [("192.0.2.9", 1, errno.ETIMEDOUT), ("198.51.100.9", 4, errno.EHOSTUNREACH)]
     for address, repeats, expected in nobody:
         connection = socket.socket()

@@ -1,7 +1,7 @@
 //! The connections that are followed: their numbers, counts, owners and ends.
 //!
 //! TCP connections stand in a hash map from their first state or message until they close. UDP sockets, which do not tell
-//! that they close, have places that are taken over. Refuses: to follow more than there is room for (counted).
+//! that they close, have places that are taken over; so have Unix sockets (`unix`). Refuses: to follow more than there is room for (counted).
 
 use core::ffi::c_void;
 
@@ -11,14 +11,14 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use collector_common::event::{Kind, Task};
-use collector_common::flow::{CloseRecord, ConnectionState as Connection, OpenRecord, Role, Way};
+use collector_common::flow::{CloseRecord, ConnectionState as Connection, OpenRecord, Role, Transport, Way};
 use collector_common::limits::{
     CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, COMM_BYTES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
-    DECISIONS_MAX, place_of,
+    DECISIONS_MAX, SILENCE_S, place_of,
 };
 use collector_common::loss::{KernelCounter, Signal};
 
-use super::{OWN_TGID, ends, tcp};
+use super::{OWN_TGID, ends, tcp, unix};
 use crate::io::{place, socket};
 use crate::{emit, task};
 
@@ -58,6 +58,8 @@ pub struct Message {
     pub number_in_call: u32,
     /// Whether exchanges before it were left out.
     pub is_after_skip: bool,
+    /// Whether it is a datagram.
+    pub is_datagram: bool,
 }
 
 #[map]
@@ -85,7 +87,11 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
     if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
         return Some(connection);
     }
-    let (protocol, port) = ends::identity(sock)?;
+    let family = ends::family(sock);
+    if family == socket::UNIX {
+        return unix::of(sock);
+    }
+    let (protocol, port) = ends::identity(sock, family)?;
     match protocol {
         // What is read after the end, as after a reset, must not stand in the way of the next connection of this memory.
         TCP if task::read::<u8>(sock, socket::SOCK_STATE.load()) == Some(CLOSE as u8) => None,
@@ -96,12 +102,31 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
                     fresh(place, key, Role::Unknown);
+                    (&raw mut (*place).transport).write(Transport::Udp as u32);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
+                use_again(place);
             }
             Some(place)
         }
         _ => None,
+    }
+}
+
+/// A socket that tells no end is used: after some silence its owner is told anew, because the daemon may have forgotten it.
+///
+/// # Safety
+///
+/// `connection` must be a valid pointer to a value of a map.
+#[inline(always)]
+pub unsafe fn use_again(connection: *mut Connection) {
+    let now_s = (place::now_ns() / 1_000_000_000) as u32;
+    // SAFETY: given by the caller.
+    unsafe {
+        if now_s.wrapping_sub((*connection).used_s) > SILENCE_S {
+            (&raw mut (*connection).tgid).write(0);
+        }
+        (&raw mut (*connection).used_s).write(now_s);
     }
 }
 
@@ -186,11 +211,11 @@ fn leave(sock: *const c_void, new: i32) {
 ///
 /// `record` must be writable, `connection` a valid pointer to a value of a map.
 #[inline(always)]
-unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, sock: *const c_void) {
+pub unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, sock: *const c_void) {
     // SAFETY: given by the caller.
     unsafe {
         let sock_key = (*connection).sock;
-        let is_datagram = (*connection).port != 0;
+        let is_datagram = (*connection).transport == Transport::Udp as u32;
         let key = if is_datagram { datagram_place(sock_key).into() } else { sock_key };
         (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
         (&raw mut (*record).connection).write((*connection).number);
@@ -217,10 +242,14 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
         let sequence = (*connection).sequence;
         let wire = if sequence == 0 { ends::wire(sock) } else { (sequence >> 32 ^ sequence) as u32 };
         (&raw mut (*connection).wire).write(wire);
-        let is_told = emit::flow_in_place(|record: *mut OpenRecord| {
-            (&raw mut (*record).task).write(task::current());
-            fill_open(record, connection, sock);
-        });
+        let is_told = if (*connection).transport == Transport::Unix as u32 {
+            unix::tell(connection, sock)
+        } else {
+            emit::flow_in_place(|record: *mut OpenRecord| {
+                (&raw mut (*record).task).write(task::current());
+                fill_open(record, connection, sock);
+            })
+        };
         // What found no room is told with the next message.
         if is_told {
             (&raw mut (*connection).tgid).write(tgid);
@@ -270,6 +299,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             turns: (*connection).turns,
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
+            is_datagram: (*connection).transport == Transport::Udp as u32,
         };
         // Where nobody knows who asks, there are no exchanges.
         let is_too_much = matches!(wish, Wish::Late) && (*connection).role == Role::Unknown as u32;
@@ -368,7 +398,7 @@ fn insert(key: u64, role: Role) -> Option<*mut Connection> {
 ///
 /// `connection` must be writable.
 #[inline(always)]
-unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
+pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
@@ -390,6 +420,8 @@ unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
             left: 0,
             is_skipping: 0,
             has_skipped: 0,
+            transport: Transport::Tcp as u32,
+            used_s: 0,
         });
     }
 }

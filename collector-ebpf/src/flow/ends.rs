@@ -18,15 +18,26 @@ static TCP_SND_UNA: Global<u32> = Global::new(OFFSET_UNKNOWN);
 #[unsafe(no_mangle)]
 static TCP_RCV_NXT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
-/// Local port and protocol of a socket: enough to see that it is another one than before; `None` for other families.
+/// The address family of a socket; 0 if it cannot be read.
 #[inline(always)]
-pub fn identity(sock: *const c_void) -> Option<(u16, u16)> {
-    let family = task::read::<u16>(sock, socket::SOCK_FAMILY.load())?;
+pub fn family(sock: *const c_void) -> u16 {
+    task::read::<u16>(sock, socket::SOCK_FAMILY.load()).unwrap_or(0)
+}
+
+/// Protocol and local port of a socket: enough to see that it is another one than before; `None` for other families.
+#[inline(always)]
+pub fn identity(sock: *const c_void, family: u16) -> Option<(u16, u16)> {
     if family != socket::INET && family != socket::INET6 {
         return None;
     }
     let protocol = task::read::<u16>(sock, socket::SOCK_PROTOCOL.load())?;
     Some((protocol, task::read::<u16>(sock, socket::SOCK_NUM.load())?))
+}
+
+/// Whether a socket has a fixed peer.
+#[inline(always)]
+pub fn is_connected(sock: *const c_void) -> bool {
+    task::read::<u16>(sock, socket::SOCK_DPORT.load()) != Some(0)
 }
 
 /// A number that both ends of a connection have: their ports, whichever is the local one.

@@ -2,9 +2,10 @@
 //!
 //! Refuses: to guess a protocol that the first messages do not show.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use collector_common::flow::{CloseRecord, Message, OpenRecord, Role, Way};
+use collector_common::flow::{CloseRecord, Message, OpenRecord, Role, UnixOpenRecord, Way};
 
 use super::ends::{End, Ends, Line};
 use super::network::Account;
@@ -79,8 +80,12 @@ pub struct Connection {
     pub process: Arc<ProcessName>,
     /// Whether the two are known: nobody accepted it before something is said over it.
     pub is_owned: bool,
-    /// Its ends.
+    /// Its ends; without addresses for Unix sockets.
     pub ends: Ends,
+    /// Where the server of a Unix connection listens.
+    pub path: Option<Arc<str>>,
+    /// Whom the message with this number goes to.
+    pub addressee: Option<(u32, SocketAddr)>,
     /// Where the kernel keeps its state.
     pub key: u64,
     /// Where it is counted, once that was decided.
@@ -115,6 +120,8 @@ impl Connection {
             process: owner.1,
             is_owned,
             ends: Ends::of(&record.ends),
+            path: None,
+            addressee: None,
             key: record.key,
             account: None,
             role: role_of(record.role),
@@ -131,6 +138,12 @@ impl Connection {
             last_direction: None,
             lost_exchanges: 0,
         }
+    }
+
+    /// Likewise, of Unix sockets.
+    pub fn of_unix(record: &UnixOpenRecord, owner: (Arc<Subject>, Arc<ProcessName>)) -> Self {
+        let path = record.path.get(..record.path_bytes as usize).unwrap_or_default();
+        Self { path: Some(path_of(path)), ..Self::new(&record.open, owner, true) }
     }
 
     /// A process takes it up, or goes on with it.
@@ -160,6 +173,24 @@ impl Connection {
             Direction::Request => self.ends,
             Direction::Response => self.ends.reversed(),
         }
+    }
+
+    /// Where the server is: its path, or its address and port.
+    pub fn server_name(&self) -> String {
+        match &self.path {
+            Some(path) => path.to_string(),
+            None => self.client_first().peer.to_string(),
+        }
+    }
+
+    /// Whether it tells when it ends.
+    pub fn tells_end(&self) -> bool {
+        !self.is_datagram() && self.path.is_none()
+    }
+
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.parser.as_ref().is_none_or(Parser::is_idle)
     }
 
     /// Whether its begin was seen.
@@ -254,6 +285,7 @@ impl Connection {
     /// How bytes are carried.
     pub fn transport_name(&self) -> &'static str {
         match self.transport {
+            _ if self.path.is_some() => "unix",
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
         }
@@ -351,6 +383,15 @@ impl Connection {
     fn fits(&self, direction: Direction, way: Way) -> bool {
         self.role == Role::Unknown || self.direction(way) == direction
     }
+}
+
+/// A path as it is shown: names of no file begin with a zero, which is shown as `@` (unix(7), ss(8)).
+fn path_of(bytes: &[u8]) -> Arc<str> {
+    let text = match bytes {
+        [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name)),
+        _ => String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned(),
+    };
+    text.into()
 }
 
 /// The role of a record.
@@ -516,6 +557,16 @@ mod tests {
         let places: Vec<_> =
             output.exchanges.iter().map(|exchange| exchange.request.first.position).collect();
         assert_eq!(places, [0, requests.len() as u64 / 2]);
+    }
+
+    #[test]
+    fn paths_of_unix_sockets() {
+        let path = |bytes: &[u8]| path_of(bytes).to_string();
+        assert_eq!(path(b"/run/redis.sock\0"), "/run/redis.sock");
+        assert_eq!(path(b"/run/redis.sock"), "/run/redis.sock");
+        assert_eq!(path(b"\0hidden"), "@hidden");
+        assert_eq!(path(b""), "");
+        assert_eq!(path(b"/run/\xff"), "/run/\u{fffd}");
     }
 
     #[test]

@@ -102,6 +102,15 @@ fn add_ends(
     side: SpanKind,
     other: Option<Ends>,
 ) {
+    attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
+    if let Some(path) = &connection.path {
+        let text = || SpanValue::Text(path.to_string().into());
+        attributes.push(("server.address", text()));
+        if is_client(side) {
+            attributes.push(("network.peer.address", text()));
+        }
+        return;
+    }
     let Ends { local: client, peer: server } = connection.client_first();
     let text = |address: SocketAddr| SpanValue::Text(address.ip().to_string().into());
     let port = |address: SocketAddr| SpanValue::Integer(i64::from(address.port()));
@@ -123,7 +132,6 @@ fn add_ends(
         attributes.push(("network.peer.address", text(peer)));
         attributes.push(("network.peer.port", port(peer)));
     }
-    attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
 }
 
 /// What the thread spent its time on, seconds. The call that began before it was counted was on the CPU.

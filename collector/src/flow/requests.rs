@@ -79,7 +79,8 @@ impl Requests {
         let server = is_client(side).then(|| connection.client_first().peer);
         let subject = Arc::as_ptr(&connection.subject) as usize;
         let values = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
-        let mut fingerprint = self.hasher.start(&(subject, metric, error, server));
+        let path = connection.path.as_ref().filter(|_| server.is_some());
+        let mut fingerprint = self.hasher.start(&(subject, metric, error, server, path));
         for Attribute { key, value, .. } in values {
             match value {
                 Value::Text(text) => fingerprint.add(&(key, text)),
@@ -237,7 +238,9 @@ fn metric_attributes(connection: &Connection, exchange: &Exchange, side: SpanKin
     let own = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
     let mut attributes: Vec<(Text, Text)> =
         own.map(|attribute| (attribute.key.into(), text(&attribute.value))).collect();
-    if is_client(side) {
+    if let (true, Some(path)) = (is_client(side), &connection.path) {
+        attributes.push(("server.address".into(), path.to_string().into()));
+    } else if is_client(side) {
         let server = connection.client_first().peer;
         if !server.ip().is_unspecified() {
             attributes.push(("server.address".into(), server.ip().to_string().into()));
