@@ -18,9 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use collector_common::event::Task;
-use collector_common::flow::{
-    AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord,
-};
+use collector_common::flow::{AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord};
 use collector_common::limits::SILENCE_S;
 
 use crate::address;

@@ -67,6 +67,7 @@ pub fn span(
         trace_id: [0; 16],
         span_id: [0; 8],
         parent: None,
+        link: None,
         trace_state: String::new(),
         protocol: exchange.protocol.name(),
         kind: side,

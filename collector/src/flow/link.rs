@@ -3,7 +3,8 @@
 //! Three proofs, in this order: the two spans are the ends of one connection at one place in its bytes; the message named its
 //! parent; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
 //! has ended. Wrong is worse than missing: a thread that served two requests at once, or asked an event queue meanwhile,
-//! proves nothing. Refuses: clocks, and guesses.
+//! proves nothing. Where one request alone may have caused a span and that is not proven, the span is a root with a link to it.
+//! Refuses: clocks, and guesses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::requests::{Requests, SeriesId};
 use super::sampling::Sampler;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::telemetry::{Proof, Span, SpanContext, SpanKind};
+use crate::telemetry::{Doubt, Proof, Span, SpanContext, SpanKind, SpanLink};
 
 /// How long a span waits for the other end of its connection, which tells of the exchange when it has read the response.
 const OTHER_END_NS: u64 = 1_000_000_000;
@@ -120,8 +121,8 @@ enum Parent {
     Found(Settled, Proof),
     /// It may come yet.
     Later,
-    /// There is none.
-    None,
+    /// There is none; of a single one that may be it, there is a link.
+    None(Option<SpanLink>),
 }
 
 /// What a thread served at some time.
@@ -138,7 +139,9 @@ pub enum Serving {
 /// The requests that a thread served at some time.
 enum Around<'a> {
     One(&'a Served),
-    /// Several, or one that does not go around it or proves nothing.
+    /// One that goes around it, and proves nothing.
+    Doubtful(&'a Served, Doubt),
+    /// Several, or one that does not go around it.
     Unproven,
     /// None that ended; one may go on.
     None,
@@ -241,7 +244,7 @@ impl Linker {
                 None => Serving::Later,
             },
             Around::None if self.is_serving_one(thread) => Serving::Later,
-            Around::Unproven | Around::None => Serving::Nothing,
+            Around::Doubtful(..) | Around::Unproven | Around::None => Serving::Nothing,
         }
     }
 
@@ -310,11 +313,14 @@ impl Linker {
         // Those that wait may be parents of each other: what is awaited must be known.
         let awaited: HashSet<Wire> = waiting.iter().map(|waiting| waiting.wire).collect();
         let mut rest = Vec::new();
-        for span in waiting {
+        for mut span in waiting {
             match self.parent_of(&span, now_ns, &awaited) {
                 Parent::Later => rest.push(span),
                 Parent::Found(parent, proof) => self.settle(span, Some((parent, proof)), sampler, requests),
-                Parent::None => self.settle(span, None, sampler, requests),
+                Parent::None(link) => {
+                    span.span.link = link;
+                    self.settle(span, None, sampler, requests);
+                }
             }
         }
         let is_progress = rest.len() < before;
@@ -340,23 +346,27 @@ impl Linker {
             let (trace_id, span_id) = (context.trace_id, context.span_id);
             return Parent::Found(Settled { trace_id, span_id, is_sampled, end_ns: 0 }, Proof::Header);
         }
-        if waiting.wire.is_client { self.parent_by_thread(waiting, age_ns, awaited) } else { Parent::None }
+        if waiting.wire.is_client {
+            self.parent_by_thread(waiting, age_ns, awaited)
+        } else {
+            Parent::None(None)
+        }
     }
 
     /// The one request that the thread served from before the span's start until after its end.
     fn parent_by_thread(&self, waiting: &Waiting, age_ns: u64, awaited: &HashSet<Wire>) -> Parent {
         let place = &waiting.place;
-        if !place.is_of_one_thread || place.has_polled {
-            return Parent::None;
-        }
-        match self.around(place.thread, place.start_ns, place.end_ns) {
-            Around::One(served) => match self.settled.get(&served.wire) {
-                Some(settled) => Parent::Found(*settled, Proof::Thread),
-                None if awaited.contains(&served.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
-                None => Parent::None,
-            },
-            Around::None if self.is_serving_one(place.thread) && age_ns < PARENT_NS => Parent::Later,
-            Around::Unproven | Around::None => Parent::None,
+        let (served, doubt) = match self.around(place.thread, place.start_ns, place.end_ns) {
+            Around::One(served) => (served, own_doubt(place)),
+            Around::Doubtful(served, doubt) => (served, Some(doubt)),
+            Around::None if self.is_serving_one(place.thread) && age_ns < PARENT_NS => return Parent::Later,
+            Around::Unproven | Around::None => return Parent::None(None),
+        };
+        match (self.settled.get(&served.wire), doubt) {
+            (Some(settled), None) => Parent::Found(*settled, Proof::Thread),
+            (Some(settled), Some(doubt)) => Parent::None(settled.link(doubt)),
+            (None, _) if awaited.contains(&served.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
+            (None, _) => Parent::None(None),
         }
     }
 
@@ -371,11 +381,12 @@ impl Linker {
             (None, _) => Around::None,
             (Some(only), None) => {
                 let place = &only.place;
-                let is_proven = place.is_of_one_thread
-                    && !place.has_polled
-                    && place.start_ns <= start_ns
-                    && end_ns <= place.end_ns;
-                if is_proven { Around::One(only) } else { Around::Unproven }
+                let is_around = place.start_ns <= start_ns && end_ns <= place.end_ns;
+                match own_doubt(place) {
+                    _ if !is_around => Around::Unproven,
+                    None => Around::One(only),
+                    Some(doubt) => Around::Doubtful(only, doubt),
+                }
             }
             (Some(_), Some(_)) => Around::Unproven,
         }
@@ -439,6 +450,23 @@ impl Linker {
     }
 }
 
+/// Why a thread's place proves nothing.
+fn own_doubt(place: &Place) -> Option<Doubt> {
+    match (place.is_of_one_thread, place.has_polled) {
+        (false, _) => Some(Doubt::ThreadLeft),
+        (true, true) => Some(Doubt::ThreadPolled),
+        (true, false) => None,
+    }
+}
+
+impl Settled {
+    /// A link to it; none to a span that is not kept.
+    fn link(&self, doubt: Doubt) -> Option<SpanLink> {
+        let to = SpanContext { trace_id: self.trace_id, span_id: self.span_id };
+        self.is_sampled.then_some(SpanLink { to, doubt })
+    }
+}
+
 /// Random bytes, never all zero, which would mean none.
 fn random<const BYTES: usize>() -> [u8; BYTES] {
     loop {
@@ -496,6 +524,7 @@ mod tests {
             trace_id: [0; 16],
             span_id: [0; 8],
             parent: None,
+            link: None,
             trace_state: String::new(),
             protocol: "http",
             kind: side.kind,
@@ -589,6 +618,34 @@ mod tests {
         // An event loop.
         let looped = [Side { polls: true, ..served() }, client("c", 2, 8, (3, 10))];
         check(true, &looped, &[("b", "-"), ("c", "-")]);
+    }
+
+    /// A call on a thread that served these; expects what it is linked to, and why it is no child of that.
+    fn check_link(call: Side, served: &[Side], expected: Option<(&str, Doubt)>) {
+        let mut linker = Linker::new(true, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
+        for side in served.iter().chain([&call]) {
+            linker.add(waiting(side, None));
+        }
+        linker.settle_all(&sampler, &mut Requests::default());
+        let spans = linker.take_spans(0);
+        let name =
+            |id: [u8; 8]| spans.iter().find(|span| span.span_id == id).map_or("lost", |span| &span.name);
+        let found = spans.iter().find(|span| *span.name == *call.name).expect("it is settled");
+        assert_eq!(found.link.map(|link| (name(link.to.span_id), link.doubt)), expected);
+        assert_eq!(found.parent, None);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_a_link() {
+        let served = |polls| Side { polls, ..server("b", 1, 8, (1, 19)) };
+        let call = || client("c", 2, 8, (3, 10));
+        check_link(call(), &[served(true)], Some(("b", Doubt::ThreadPolled)));
+        check_link(Side { polls: true, ..call() }, &[served(false)], Some(("b", Doubt::ThreadPolled)));
+        // Two requests at once, and none around it.
+        check_link(call(), &[served(true), server("d", 3, 8, (2, 18))], None);
+        check_link(client("c", 2, 8, (3, 30)), &[served(true)], None);
+        check_link(client("c", 2, 9, (3, 10)), &[served(true)], None);
     }
 
     #[test]
