@@ -13,6 +13,9 @@ pub mod protocol;
 mod requests;
 mod sampling;
 mod service_map;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use crate::address;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
-use crate::telemetry::{Metric, ProcessName, Span};
+use crate::telemetry::{Metric, MetricKind, Owner as MetricOwner, Point, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
@@ -38,6 +41,7 @@ use requests::Requests;
 pub use sampling::SamplingOptions;
 use sampling::{Sampler, duration_ns, end_ns};
 use service_map::{Parties, Party, ServiceMap};
+use state::States;
 
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
@@ -80,6 +84,7 @@ pub struct Decision {
 /// All connections, and what they gave.
 pub struct Flows {
     connections: HashMap<u64, Connection>,
+    states: States,
     linker: Linker,
     requests: Requests,
     networks: Networks,
@@ -95,6 +100,7 @@ pub struct Flows {
     output: Output,
     sweep_ns: u64,
     counted_ns: u64,
+    start_unix_ns: u64,
     ledger: Arc<Ledger>,
 }
 
@@ -108,6 +114,7 @@ impl Flows {
     ) -> Self {
         Self {
             connections: HashMap::new(),
+            states: States::default(),
             linker: Linker::new(options.counts_polls, Arc::clone(&ledger)),
             budget: Budget::new(options.exchanges_per_second_max),
             skip_share: 0,
@@ -124,6 +131,7 @@ impl Flows {
             output: Output::default(),
             sweep_ns: 0,
             counted_ns: 0,
+            start_unix_ns: now_unix_ns,
             ledger,
         }
     }
@@ -192,6 +200,7 @@ impl Flows {
         connection.addressee.take_if(|(number, _)| *number != message.head.number);
         let verdict = connection.take(message, &mut self.output);
         self.linker.on_message(connection, message);
+        self.states.set(message.head.connection, connection.held_bytes());
         let lost = connection.take_lost_exchanges();
         match verdict {
             Verdict::Wait => {}
@@ -202,6 +211,18 @@ impl Flows {
         }
         self.count_lost(lost);
         self.settle_output(message.head.connection, message.head.head.time_ns);
+        for number in self.states.excess() {
+            self.forget_state(number);
+        }
+    }
+
+    /// Drops what the protocol of a connection keeps: what waits there for a response is counted as broken.
+    fn forget_state(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        connection.forget_state(&mut self.output);
+        self.states.set(number, connection.held_bytes());
+        let last_ns = connection.last_ns;
+        self.settle_output(number, last_ns);
     }
 
     /// A connection ended, or could not be opened.
@@ -220,6 +241,7 @@ impl Flows {
             self.networks.failed(whose, record);
         }
         if let Some(connection) = self.connections.remove(&record.connection) {
+            self.states.set(record.connection, 0);
             self.linker.on_close(&connection, record.head.time_ns);
         }
     }
@@ -291,7 +313,31 @@ impl Flows {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
         metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());
+        metrics.extend(self.state_metrics());
         metrics
+    }
+
+    /// What the agent keeps of connections.
+    fn state_metrics(&self) -> [Metric; 2] {
+        let dropped =
+            Point::number(MetricOwner::Agent, Vec::new(), self.start_unix_ns, self.states.dropped as f64);
+        let held = Point::number(MetricOwner::Agent, Vec::new(), 0, self.states.sum_bytes() as f64);
+        [
+            Metric::new(
+                MetricKind::Counter,
+                "kansoku.flow.states.dropped",
+                "{connection}",
+                "States of protocols that were dropped because all together were too large.",
+            )
+            .with(vec![dropped]),
+            Metric::new(
+                MetricKind::Gauge,
+                "kansoku.flow.states.size",
+                "By",
+                "About the memory that connections' protocols keep.",
+            )
+            .with(vec![held]),
+        ]
     }
 
     /// What a thread served from one moment to another, both of `CLOCK_MONOTONIC`.
@@ -373,6 +419,7 @@ impl Flows {
             }
             self.settle_output(number, now_ns);
             if let Some(connection) = self.connections.remove(&number) {
+                self.states.set(number, 0);
                 self.linker.on_close(&connection, now_ns);
             }
         }

@@ -299,6 +299,20 @@ impl Connection {
         }
     }
 
+    /// About the memory that the state of its protocol takes.
+    pub fn held_bytes(&self) -> usize {
+        self.parser.as_ref().map_or(0, Parser::held_bytes)
+    }
+
+    /// Forgets what its protocol keeps: it begins anew in the middle of the connection.
+    pub fn forget_state(&mut self, output: &mut Output) {
+        if let Some(mut parser) = self.parser.take() {
+            give_up(&mut parser, self.last_ns, output);
+            self.parser = Some(parser.protocol().parser(self.transport));
+            self.positions = [None; 2];
+        }
+    }
+
     /// Exchanges were left out: what comes next is a request. A parser that was in the middle of something begins anew.
     fn resume(&mut self, output: &mut Output) {
         self.positions = [None; 2];
