@@ -34,7 +34,7 @@ use crate::task::Thread;
 pub fn sock_of(thread: &Thread, number: u32) -> Option<*const c_void> {
     let file = descriptor::file(thread, number)?;
     match descriptor::kind(file) {
-        Descriptor::Tcp | Descriptor::Udp | Descriptor::Unix => socket::sock(file),
+        Descriptor::Tcp | Descriptor::Udp => socket::sock(file),
         _ => None,
     }
 }

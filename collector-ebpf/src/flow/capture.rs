@@ -62,9 +62,7 @@ impl Source {
             Buffers::One => Self { address: second, parts: 0, is_known: true },
             Buffers::Vector => Self { address: second, parts: third, is_known: true },
             Buffers::Message => Self::of_message(second),
-            Buffers::Messages => {
-                Self::of_message(message_in_call(second, number_in_call))
-            }
+            Buffers::Messages => Self::of_message(message_in_call(second, number_in_call)),
             Buffers::None => unknown,
         }
     }

@@ -82,13 +82,13 @@ static NUMBERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The connection of a socket; `None` for other sockets, and where there is no room.
 #[inline(always)]
-pub fn of(sock: *const c_void) -> Option<*mut Connection> {
+pub fn of(sock: *const c_void, follows_unix: bool) -> Option<*mut Connection> {
     let key = sock as u64;
     if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
         return Some(connection);
     }
     let family = ends::family(sock);
-    if family == socket::UNIX {
+    if follows_unix && family == socket::UNIX {
         return unix::of(sock);
     }
     let (protocol, port) = ends::identity(sock, family)?;
@@ -101,7 +101,7 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
-                    fresh(place, key, Role::Unknown);
+                    fresh(place, key, Role::Unknown as u32);
                     (&raw mut (*place).transport).write(Transport::Udp as u32);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
@@ -233,7 +233,7 @@ pub unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, so
 ///
 /// `connection` must be a valid pointer to a value of a map.
 #[inline(always)]
-pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid: u32) {
+pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid: u32, follows_unix: bool) {
     // SAFETY: given by the caller; the record's room is that of one record.
     unsafe {
         if (*connection).tgid == tgid {
@@ -242,7 +242,7 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
         let sequence = (*connection).sequence;
         let wire = if sequence == 0 { ends::wire(sock) } else { (sequence >> 32 ^ sequence) as u32 };
         (&raw mut (*connection).wire).write(wire);
-        let is_told = if (*connection).transport == Transport::Unix as u32 {
+        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u32 {
             unix::tell(connection, sock)
         } else {
             emit::flow_in_place(|record: *mut OpenRecord| {
@@ -379,10 +379,17 @@ fn is_over_budget(wire: u32, position: u64) -> bool {
 
 #[inline(always)]
 fn insert(key: u64, role: Role) -> Option<*mut Connection> {
+    let connection = insert_with_own_stack(key, role as u32 as u64);
+    (!connection.is_null()).then_some(connection)
+}
+
+/// A call, because the value is a quarter of a program's stack, and the verifier adds up what callers have.
+#[inline(never)]
+fn insert_with_own_stack(key: u64, role: u64) -> *mut Connection {
     let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
     // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
     unsafe {
-        fresh(connection.as_mut_ptr(), key, role);
+        fresh(connection.as_mut_ptr(), key, role as u32);
         let connection = connection.assume_init();
         if CONNECTIONS.insert(key, connection, u64::from(BPF_NOEXIST)).is_err()
             && CONNECTIONS.get_ptr(key).is_none()
@@ -391,14 +398,14 @@ fn insert(key: u64, role: Role) -> Option<*mut Connection> {
             emit::count(Signal::Flow, KernelCounter::ConnectionsFull);
         }
     }
-    CONNECTIONS.get_ptr_mut(key)
+    CONNECTIONS.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
 }
 
 /// # Safety
 ///
 /// `connection` must be writable.
 #[inline(always)]
-pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
+pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
@@ -413,7 +420,7 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
             tgid: 0,
             opener: 0,
             last_way: NO_WAY,
-            role: role as u32,
+            role,
             port: 0,
             batch: 0,
             wire: 0,

@@ -78,7 +78,7 @@ unsafe fn begin(connection: *mut Connection, sock: *const c_void, inode: u32) {
     let role = role(sock);
     // SAFETY: given by the caller.
     unsafe {
-        connection::fresh(connection, sock as u64, role);
+        connection::fresh(connection, sock as u64, role as u32);
         (&raw mut (*connection).transport).write(Transport::Unix as u32);
         (&raw mut (*connection).port).write(inode);
         let of_client = if role as u32 == Role::Client as u32 {
