@@ -9,6 +9,7 @@ mod describe;
 mod ends;
 mod link;
 mod network;
+mod owner;
 pub mod protocol;
 mod requests;
 mod sampling;
@@ -20,7 +21,6 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collector_common::event::Task;
 use collector_common::flow::{AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord};
 use collector_common::limits::SILENCE_S;
 
@@ -36,6 +36,7 @@ use ends::Ends;
 use link::Linker;
 pub use link::Serving;
 use network::Networks;
+use owner::{Owner, owner};
 use protocol::{Exchange, Output};
 use requests::Requests;
 pub use sampling::SamplingOptions;
@@ -55,6 +56,9 @@ const _: () = assert!(SILENT_IDLE_NS > 1_000_000_000 * SILENCE_S as u64);
 
 /// How often that is looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
+
+/// A connection that nobody takes up for so long is the host's.
+const UNOWNED_NS: u64 = 10_000_000_000;
 
 /// How often it is asked how much has moved, at most.
 const COUNT_NS: u64 = 1_000_000_000;
@@ -254,7 +258,9 @@ impl Flows {
         }
         self.counted_ns = now_ns;
         for (number, connection) in &mut self.connections {
-            if connection.path.is_some() {
+            // Somebody may be about to take it up, who shall have opened it.
+            let is_new = now_ns.saturating_sub(connection.last_ns) < UNOWNED_NS;
+            if connection.path.is_some() || (is_new && !network::is_known(connection)) {
                 continue;
             }
             self.networks.place(connection, now_ns);
@@ -453,30 +459,6 @@ fn observe_edge(
     let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
     let parties = Parties { client, server, connection_type };
     connection.edge = map.observe_between(parties, has_failed, seconds, end_ns(exchange, ended_ns));
-}
-
-/// Who has a connection.
-enum Owner {
-    Known(Arc<Subject>, Arc<ProcessName>),
-    /// Nobody said so yet.
-    Unknown,
-    /// Its process has no place.
-    NoRoom,
-}
-
-/// Whose a record's connection is. Of one that is established only the process is told, if any.
-fn owner(task: &Task, processes: &mut ProcessTable) -> Owner {
-    let process = match task.tid {
-        0 => match processes.get(task.tgid) {
-            Some(process) => process,
-            None => return Owner::Unknown,
-        },
-        _ => match processes.of_task(task) {
-            Some(process) => process,
-            None => return Owner::NoRoom,
-        },
-    };
-    Owner::Known(Arc::clone(&process.subject), Arc::clone(&process.name))
 }
 
 /// One exchange: always in the metrics, and a span if the sampler lets it.

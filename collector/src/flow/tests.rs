@@ -1,6 +1,6 @@
 //! Many connections at once: what they take together is bounded, and what is dropped is counted.
 
-use collector_common::event::Head;
+use collector_common::event::{Head, Task};
 use collector_common::flow::{Ends as RawEnds, MessageHead, Way};
 
 use super::*;
