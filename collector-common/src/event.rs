@@ -5,7 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::crash::{DeathRecord, FaultRecord, KernelStackRecord, SignalRecord};
-use crate::flow::{CloseRecord, Message, OpenRecord};
+use crate::flow::{AddresseeRecord, CloseRecord, Message, OpenRecord, UnixOpenRecord};
 use crate::io::SlowRecord;
 use crate::limits::COMM_BYTES;
 use crate::process::{CommRecord, ExecRecord, ExitRecord, ForkRecord};
@@ -41,6 +41,10 @@ pub enum Kind {
     Close = 12,
     /// [`KernelStackRecord`]
     KernelStack = 13,
+    /// [`UnixOpenRecord`]
+    UnixOpen = 14,
+    /// [`AddresseeRecord`]
+    Addressee = 15,
 }
 
 /// The first bytes of every record.
@@ -100,6 +104,10 @@ pub enum Event<'a> {
     Message(Message<'a>),
     /// A connection ended.
     Close(&'a CloseRecord),
+    /// A process uses a Unix connection.
+    UnixOpen(&'a UnixOpenRecord),
+    /// Whom the next message of a connection goes to.
+    Addressee(&'a AddresseeRecord),
 }
 
 impl Event<'_> {
@@ -119,6 +127,8 @@ impl Event<'_> {
             Self::Open(record) => record.head.time_ns,
             Self::Message(message) => message.head.head.time_ns,
             Self::Close(record) => record.head.time_ns,
+            Self::UnixOpen(record) => record.open.head.time_ns,
+            Self::Addressee(record) => record.head.time_ns,
         }
     }
 }
@@ -150,6 +160,12 @@ pub fn decode(bytes: &[u8]) -> Option<Event<'_>> {
         kind if kind == Kind::Open as u32 => OpenRecord::ref_from_bytes(bytes).ok().map(Event::Open),
         kind if kind == Kind::Message as u32 => Message::decode(bytes).map(Event::Message),
         kind if kind == Kind::Close as u32 => CloseRecord::ref_from_bytes(bytes).ok().map(Event::Close),
+        kind if kind == Kind::UnixOpen as u32 => {
+            UnixOpenRecord::ref_from_bytes(bytes).ok().map(Event::UnixOpen)
+        }
+        kind if kind == Kind::Addressee as u32 => {
+            AddresseeRecord::ref_from_bytes(bytes).ok().map(Event::Addressee)
+        }
         _ => None,
     }
 }
@@ -190,6 +206,8 @@ mod tests {
             Event::Open(_) => Kind::Open,
             Event::Message(_) => Kind::Message,
             Event::Close(_) => Kind::Close,
+            Event::UnixOpen(_) => Kind::UnixOpen,
+            Event::Addressee(_) => Kind::Addressee,
         });
         assert_eq!(kind, expected_kind, "{bytes:?}");
     }
@@ -250,6 +268,8 @@ mod tests {
         check(&fixed(Kind::SlowOperation, size_of::<SlowRecord>()), Some(Kind::SlowOperation));
         check(&fixed(Kind::Open, size_of::<OpenRecord>()), Some(Kind::Open));
         check(&fixed(Kind::Close, size_of::<CloseRecord>()), Some(Kind::Close));
+        check(&fixed(Kind::UnixOpen, size_of::<UnixOpenRecord>()), Some(Kind::UnixOpen));
+        check(&fixed(Kind::Addressee, size_of::<AddresseeRecord>()), Some(Kind::Addressee));
         check(&message(3, 3, 3), Some(Kind::Message));
         check(&message(3, 900, 64), Some(Kind::Message));
         check(&message(0, 900, 0), Some(Kind::Message));
@@ -260,7 +280,7 @@ mod tests {
     proptest::proptest! {
         /// Any bytes decode or do not, without a panic, and what decodes has the length that it announces.
         #[test]
-        fn any_bytes(kind in 0u32..14, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
+        fn any_bytes(kind in 0u32..16, bytes in proptest::collection::vec(0u8.., 0..400), fits: bool) {
             let mut bytes = bytes;
             if bytes.len() >= 8 {
                 bytes[..4].copy_from_slice(&kind.to_le_bytes());

@@ -5,7 +5,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::event::{Head, Task};
-use crate::limits::CAPTURE_BYTES_MAX;
+use crate::limits::{CAPTURE_BYTES_MAX, UNIX_PATH_BYTES};
 
 /// Who began a connection, seen from this socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +27,18 @@ pub enum Way {
     Sent = 0,
     /// This side received it.
     Received = 1,
+}
+
+/// What carries a connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Transport {
+    /// TCP
+    Tcp = 0,
+    /// UDP
+    Udp = 1,
+    /// A Unix socket of type `SOCK_STREAM`
+    Unix = 2,
 }
 
 /// What a thread spent its time on. The order of [`Times`].
@@ -67,7 +79,55 @@ pub struct Ends {
     pub protocol: u16,
 }
 
-/// A process uses a connection for the first time, or instead of another process.
+/// What the kernel side knows of a connection, as it stands in its maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct ConnectionState {
+    /// Address of the socket.
+    pub sock: u64,
+    /// The connection's number.
+    pub number: u64,
+    /// Bytes by [`Way`], since it was met.
+    pub moved: [u64; 2],
+    /// Begin of its connect, `CLOCK_MONOTONIC`; 0 if it was accepted or its begin was not seen.
+    pub begun_ns: u64,
+    /// When it was established, likewise; 0 if that was not seen.
+    pub opened_ns: u64,
+    /// The first numbers of both directions, of the client's in the upper half: both ends have the same, whatever rewrites the
+    /// addresses between them. 0 if its begin was not seen.
+    pub sequence: u64,
+    /// Messages of both ways.
+    pub messages: u32,
+    /// Turns of direction.
+    pub turns: u32,
+    /// The process that used it last.
+    pub tgid: u32,
+    /// The process that connected.
+    pub opener: u32,
+    /// A [`Way`], or a number that is none.
+    pub last_way: u32,
+    /// A [`Role`]
+    pub role: u32,
+    /// Local port of UDP sockets, inode of Unix ones: another one is another socket at the same address.
+    pub port: u32,
+    /// Messages that one call sent before: `sendmmsg` tells of each on its own.
+    pub batch: u32,
+    /// The same for both ends of a connection.
+    pub wire: u32,
+    /// The state that it was in after being established; 0 while it is.
+    pub left: u32,
+    /// Whether the exchange that goes on is left out.
+    pub is_skipping: u32,
+    /// Whether any was since the last message that the daemon has.
+    pub has_skipped: u32,
+    /// A [`Transport`]
+    pub transport: u32,
+    /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
+    pub used_s: u32,
+}
+
+/// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is
+/// established the task has no thread: it is who connected, or nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct OpenRecord {
@@ -83,6 +143,40 @@ pub struct OpenRecord {
     pub role: u32,
     /// Nothing.
     pub padding: u32,
+    /// [`ConnectionState::sequence`]
+    pub sequence: u64,
+    /// Where the kernel keeps its state: the key of its map.
+    pub key: u64,
+}
+
+/// As [`OpenRecord`], of a Unix socket. `ends` has no addresses: the path stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct UnixOpenRecord {
+    /// What all connections have.
+    pub open: OpenRecord,
+    /// Where the server listens: a path, or after a zero a name of no file.
+    pub path: [u8; UNIX_PATH_BYTES],
+    /// Bytes of it.
+    pub path_bytes: u32,
+}
+
+/// Whom a datagram goes to that one call sends over a socket without a fixed peer. Comes before its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct AddresseeRecord {
+    /// The head.
+    pub head: Head,
+    /// Number of the connection.
+    pub connection: u64,
+    /// Its address, an IPv4 one in the first four bytes.
+    pub address: [u8; 16],
+    /// Number of the message.
+    pub number: u32,
+    /// Its port.
+    pub port: u16,
+    /// Address family, `AF_INET` or `AF_INET6`.
+    pub family: u16,
 }
 
 /// What one call moved. The captured bytes follow.
@@ -141,6 +235,30 @@ pub struct CloseRecord {
     pub messages: u32,
     /// Turns of direction.
     pub turns: u32,
+    /// [`ConnectionState::begun_ns`]
+    pub begun_ns: u64,
+    /// [`ConnectionState::opened_ns`]
+    pub opened_ns: u64,
+    /// Bytes by [`Way`] without those that were sent again, since the socket is there.
+    pub bytes: [u64; 2],
+    /// The same as far as calls on sockets told, since the connection was met.
+    pub moved: [u64; 2],
+    /// Segments by [`Way`], acknowledgements included.
+    pub segments: [u32; 2],
+    /// Segments that were sent again.
+    pub retransmits: u32,
+    /// `errno` that the socket ended with; 0 for none.
+    pub error: u32,
+    /// TCP states (include/net/tcp_states.h): the first one after ESTABLISHED, 0 for none; and the last one.
+    pub states: [u32; 2],
+    /// Id of the socket's cgroup; 0 for none.
+    pub cgroup_id: u64,
+    /// The process that connected, or else used it last; 0 if there was none.
+    pub tgid: u32,
+    /// A [`Role`]
+    pub role: u32,
+    /// Its ends.
+    pub ends: Ends,
 }
 
 impl<'a> Message<'a> {

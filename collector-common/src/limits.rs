@@ -129,6 +129,15 @@ pub const CONNECTIONS_MAX: u32 = 65_536;
 /// Places for UDP sockets, by a hash of their address.
 pub const DATAGRAM_SOCKETS_MAX: u32 = 4096;
 
+/// Places for Unix sockets, likewise.
+pub const UNIX_SOCKETS_MAX: u32 = 8192;
+
+/// Bytes of a Unix socket's path (`UNIX_PATH_MAX`, include/uapi/linux/un.h).
+pub const UNIX_PATH_BYTES: usize = 108;
+
+/// A socket that tells no end is told anew when it is used after so much silence: the daemon forgets it later than that.
+pub const SILENCE_S: u32 = 30;
+
 /// Places for the daemon's decisions about connections, by the low bits of their numbers.
 pub const DECISIONS_MAX: u32 = 65_536;
 
@@ -178,6 +187,7 @@ const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_o
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(FLOW_RING_BYTES.is_power_of_two());
+const _: () = assert!(UNIX_SOCKETS_MAX.is_power_of_two());
 const _: () = assert!(DATAGRAM_SOCKETS_MAX.is_power_of_two() && DECISIONS_MAX.is_power_of_two());
 const _: () = assert!(THREAD_TIMES_MAX.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

@@ -266,6 +266,22 @@ pub fn syscall_arguments(registers: *const c_void, is_typed: bool) -> Option<[u6
     }
 }
 
+/// The fifth argument of a system call, likewise (`r8`, `x4`).
+#[inline(always)]
+pub fn syscall_fifth_argument(registers: *const c_void, is_typed: bool) -> Option<u64> {
+    match PROCESSOR.load() {
+        PROCESSOR_X86_64 if is_typed => {
+            let argument: u64;
+            // SAFETY: reads `pt_regs.r8`, as above.
+            unsafe { core::arch::asm!("{0} = *(u64 *)({1} + 72)", out(reg) argument, in(reg) registers) };
+            Some(argument)
+        }
+        PROCESSOR_X86_64 => word(registers, 9),
+        PROCESSOR_AARCH64 => word(registers, 4),
+        _ => None,
+    }
+}
+
 /// Which way a system call writes; `None` if it does not (arch/x86/entry/syscalls/syscall_64.tbl, and the generic table).
 #[inline(always)]
 pub fn write_call(number: u32) -> Option<Write> {

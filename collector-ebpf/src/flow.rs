@@ -4,10 +4,13 @@
 //! anything else cost nothing. On older kernels at the return of every system call. Refuses: parsing, and payload of
 //! connections that the daemon does not know the protocol of.
 
+mod addressee;
 mod capture;
 mod connection;
 mod ends;
+mod tcp;
 pub mod time;
+mod unix;
 
 use core::ffi::c_void;
 
@@ -93,7 +96,9 @@ fn at_socket(sock: *const c_void, result: i32, flags: i32, way: Way) -> i32 {
     0
 }
 
-/// A call moved bytes over a socket of any kind. Its registers are looked for only if its bytes are wanted.
+/// A call moved bytes over a socket of any kind. Its registers are looked for only if its bytes are wanted. Where returns of
+/// system calls tell, Unix sockets and addressees of datagrams are left out: all ways together are too many for the verifiers of
+/// such kernels.
 #[inline(always)]
 fn on_transfer(
     sock: *const c_void,
@@ -106,14 +111,17 @@ fn on_transfer(
     if tgid == OWN_TGID.load() {
         return;
     }
-    let Some(connection) = connection::of(sock) else { return };
+    let Some(connection) = connection::of(sock, is_typed) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of a map.
     let message = unsafe {
-        connection::keep_owner(connection, sock, tgid);
+        connection::keep_owner(connection, sock, tgid, is_typed);
         connection::count(connection, length, way)
     };
     if message.wanted_bytes != 0 {
         let registers = registers();
+        if is_typed && way as u32 == Way::Sent as u32 && message.is_datagram && !ends::is_connected(sock) {
+            addressee::tell(&message, registers, is_typed);
+        }
         let source = capture::Source::of(registers, is_typed, message.number_in_call);
         let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
         capture::send(&message, way, &source, &caller);

@@ -16,7 +16,7 @@ pub mod scheduler;
 mod slow;
 pub mod socket;
 mod syscall;
-mod tcp;
+pub mod tcp;
 mod uring;
 
 use core::ffi::c_void;

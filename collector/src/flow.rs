@@ -6,42 +6,63 @@
 mod budget;
 mod connection;
 mod describe;
+mod ends;
 mod link;
 mod migration;
+mod network;
+mod owner;
 pub mod protocol;
 mod requests;
 mod sampling;
 mod service_map;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collector_common::flow::{CloseRecord, Message, OpenRecord};
+use collector_common::flow::{AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord};
+use collector_common::limits::SILENCE_S;
 
-use crate::identity::{PeerEvent, Peers};
+use crate::address;
+use crate::identity::{PeerEvent, Peers, Subject};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
-use crate::telemetry::{Metric, Span};
+use crate::telemetry::{Metric, MetricKind, Owner as MetricOwner, Point, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
+use ends::Ends;
 use link::Linker;
 pub use link::Serving;
+use network::Networks;
+use owner::{Owner, owner};
 use protocol::{Exchange, Output};
 use requests::Requests;
 pub use sampling::SamplingOptions;
-use sampling::{Sampler, duration_ns};
-use service_map::{Edge, ServiceMap, is_told_by_client, server_name};
+use sampling::{Sampler, duration_ns, end_ns};
+use service_map::{Parties, Party, ServiceMap, is_told_by_client};
+use state::States;
 
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
 
-/// A datagram socket that says nothing for so long is forgotten, and a TCP connection, whose end must have been lost.
-const DATAGRAM_IDLE_NS: u64 = 60_000_000_000;
+/// A socket that tells no end and says nothing for so long is forgotten, and a TCP connection, whose end must have been lost. One
+/// that is used again is told anew.
+const SILENT_IDLE_NS: u64 = 60_000_000_000;
 const STREAM_IDLE_NS: u64 = 3_600_000_000_000;
+
+const _: () = assert!(SILENT_IDLE_NS > 1_000_000_000 * SILENCE_S as u64);
 
 /// How often that is looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
+
+/// A connection that nobody takes up for so long is the host's.
+const UNOWNED_NS: u64 = 10_000_000_000;
+
+/// How often it is asked how much has moved, at most.
+const COUNT_NS: u64 = 1_000_000_000;
 
 /// How connections are followed.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,10 +89,14 @@ pub struct Decision {
 /// All connections, and what they gave.
 pub struct Flows {
     connections: HashMap<u64, Connection>,
+    states: States,
     linker: Linker,
     requests: Requests,
+    networks: Networks,
     service_map: ServiceMap,
     peers: Peers,
+    /// Who has a connection that nobody has taken up.
+    nobody: (Arc<Subject>, Arc<ProcessName>),
     sampler: Sampler,
     budget: Budget,
     skip_share: u32,
@@ -81,6 +106,7 @@ pub struct Flows {
     decisions: Vec<Decision>,
     output: Output,
     sweep_ns: u64,
+    counted_ns: u64,
     ledger: Arc<Ledger>,
 }
 
@@ -94,11 +120,17 @@ impl Flows {
     ) -> Self {
         Self {
             connections: HashMap::new(),
+            states: States::default(),
             linker: Linker::new(options.counts_polls, Arc::clone(&ledger)),
             budget: Budget::new(options.exchanges_per_second_max),
             skip_share: 0,
             exchanges: 0,
             requests: Requests::new(monotonic_to_unix_ns),
+            networks: Networks::new(monotonic_to_unix_ns),
+            nobody: (
+                Arc::new(Subject::default()),
+                Arc::new(ProcessName { pid: 0, executable_name: "".into(), executable_path: None }),
+            ),
             service_map: ServiceMap::new(now_unix_ns),
             peers: Peers::default(),
             start_unix_ns: now_unix_ns,
@@ -106,6 +138,7 @@ impl Flows {
             decisions: Vec::new(),
             output: Output::default(),
             sweep_ns: 0,
+            counted_ns: 0,
             ledger,
         }
     }
@@ -115,39 +148,72 @@ impl Flows {
         self.peers.on_event(event, now_ns);
     }
 
-    /// A process uses a connection for the first time, or goes on with one of another process.
+    /// A connection is established, or a process uses it for the first time, or goes on with one of another process.
     pub fn on_open(&mut self, record: &OpenRecord, processes: &mut ProcessTable) {
-        let Some(process) = processes.of_task(&record.task) else {
-            return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1);
+        let owner = match owner(&record.task, processes) {
+            Owner::Known(subject, process) => Some((subject, process)),
+            Owner::Unknown => None,
+            Owner::NoRoom => return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1),
         };
-        let owner = (Arc::clone(&process.subject), Arc::clone(&process.name));
-        let is_full = self.connections.len() >= CONNECTIONS_MAX;
-        match self.connections.get_mut(&record.connection) {
-            Some(connection) => {
+        if !self.connections.contains_key(&record.connection) {
+            if self.connections.len() >= CONNECTIONS_MAX {
+                return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+            }
+            let of_cgroup = processes.subject_of_cgroup(record.task.cgroup_id);
+            let subject = of_cgroup.unwrap_or_else(|| Arc::clone(&self.nobody.0));
+            let connection = Connection::new(record, (subject, Arc::clone(&self.nobody.1)), false);
+            self.connections.insert(record.connection, connection);
+        }
+        if let Some(connection) = self.connections.get_mut(&record.connection) {
+            if let Some(owner) = owner {
                 connection.set_owner(owner);
                 self.linker.on_open(connection);
             }
-            None if is_full => {
-                return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+            connection.find_peer(&self.peers, record.head.time_ns);
+            if network::is_known(connection) {
+                self.networks.place(connection, record.head.time_ns);
             }
-            None => {
-                let mut connection = Connection::new(record, owner);
-                connection.find_peer(&self.peers, record.head.time_ns);
-                self.linker.on_open(&connection);
-                self.connections.insert(record.connection, connection);
-            }
+        }
+        self.ledger.represented(Signal::Flow, 1);
+    }
+
+    /// A process uses a Unix connection for the first time, or after some silence.
+    pub fn on_unix_open(&mut self, record: &UnixOpenRecord, processes: &mut ProcessTable) {
+        let Owner::Known(subject, process) = owner(&record.open.task, processes) else {
+            return self.ledger.lost(Signal::Flow, LossReason::ProcessTableFull, 1);
+        };
+        let number = record.open.connection;
+        if self.connections.len() >= CONNECTIONS_MAX && !self.connections.contains_key(&number) {
+            return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
+        }
+        let owner = (subject, process);
+        let new = || Connection::of_unix(record, owner.clone());
+        let connection = self.connections.entry(number).or_insert_with(new);
+        connection.set_owner(owner.clone());
+        self.linker.on_open(connection);
+        self.ledger.represented(Signal::Flow, 1);
+    }
+
+    /// Whom the next message of a connection goes to.
+    pub fn on_addressee(&mut self, record: &AddresseeRecord) {
+        let address = address::of(record.family, record.address, record.port);
+        if let Some(connection) = self.connections.get_mut(&record.connection) {
+            connection.addressee = address.map(|address| (record.number, address));
         }
         self.ledger.represented(Signal::Flow, 1);
     }
 
     /// Something was said.
     pub fn on_message(&mut self, message: &Message<'_>) {
-        let Some(connection) = self.connections.get_mut(&message.head.connection) else {
+        let known = self.connections.get_mut(&message.head.connection);
+        let Some(connection) = known.filter(|connection| connection.is_owned) else {
             return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
         };
         self.ledger.represented(Signal::Flow, 1);
+        connection.addressee.take_if(|(number, _)| *number != message.head.number);
         let verdict = connection.take(message, &mut self.output);
         self.linker.on_message(connection, message);
+        self.states.set(message.head.connection, connection.held_bytes());
         let lost = connection.take_lost_exchanges();
         match verdict {
             Verdict::Wait => {}
@@ -158,29 +224,72 @@ impl Flows {
         }
         self.count_lost(lost);
         self.settle_output(message.head.connection, message.head.head.time_ns);
+        for number in self.states.excess() {
+            self.forget_state(number);
+        }
     }
 
-    /// A connection ended.
-    pub fn on_close(&mut self, record: &CloseRecord) {
+    /// Drops what the protocol of a connection keeps: what waits there for a response is counted as broken.
+    fn forget_state(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        connection.forget_state(&mut self.output);
+        self.states.set(number, connection.held_bytes());
+        let last_ns = connection.last_ns;
+        self.settle_output(number, last_ns);
+    }
+
+    /// A connection ended, or could not be opened.
+    pub fn on_close(&mut self, record: &CloseRecord, processes: &ProcessTable) {
         self.ledger.represented(Signal::Flow, 1);
         if let Some(connection) = self.connections.get_mut(&record.connection) {
-            connection.end(record, &mut self.output);
+            connection.close(record, &mut self.output);
             let lost = connection.take_lost_exchanges();
+            let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
+            self.networks.closed(connection, peer, record);
             self.count_lost(lost);
             self.settle_output(record.connection, record.head.time_ns);
+        } else if record.role == Role::Client as u32 && record.opened_ns == 0 && record.begun_ns != 0 {
+            let process = processes.get(record.tgid).map(|process| Arc::clone(&process.subject));
+            let whose = process.or_else(|| processes.subject_of_cgroup(record.cgroup_id));
+            self.networks.failed(whose, record);
         }
         if let Some(connection) = self.connections.remove(&record.connection) {
-            self.linker.on_close(&connection);
+            self.states.set(record.connection, 0);
+            self.linker.on_close(&connection, record.head.time_ns);
+        }
+    }
+
+    /// Asks how much has moved over each connection until now: the kernel's key, the connection's number, and whether it is of
+    /// datagrams. Does nothing soon after the last time.
+    pub fn count_moved(&mut self, now_ns: u64, moved: impl Fn(u64, u64, bool) -> Option<[u64; 2]>) {
+        if now_ns.saturating_sub(self.counted_ns) < COUNT_NS {
+            return;
+        }
+        self.counted_ns = now_ns;
+        for (number, connection) in &mut self.connections {
+            // Somebody may be about to take it up, who shall have opened it.
+            let is_new = now_ns.saturating_sub(connection.last_ns) < UNOWNED_NS;
+            if connection.path.is_some() || (is_new && !network::is_known(connection)) {
+                continue;
+            }
+            self.networks.place(connection, now_ns);
+            let Some(moved) = moved(connection.key, *number, connection.is_datagram()) else { continue };
+            let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
+            if self.networks.moved(connection, peer, moved, now_ns) {
+                connection.last_ns = now_ns;
+            }
         }
     }
 
     /// Settles what has its parent now or waited long enough, and forgets what is idle.
     pub fn turn(&mut self, now_ns: u64) {
         self.sampler.turn(now_ns);
+        self.service_map.turn(now_ns);
         self.linker.turn(now_ns, &self.sampler, &mut self.requests);
         if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
             self.sweep_ns = now_ns;
             self.requests.sweep(now_ns);
+            self.networks.sweep(now_ns);
             self.sweep(now_ns);
         }
     }
@@ -214,12 +323,37 @@ impl Flows {
         self.linker.take_spans(monotonic_to_unix_ns)
     }
 
-    /// Requests by what they were, since the start.
-    pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+    /// Requests by what they were, and connections, since the start.
+    pub fn metrics(&self, now_ns: u64, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
+        metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());
         metrics.extend(self.peers.metrics(self.start_unix_ns));
+        metrics.extend(self.state_metrics());
         metrics
+    }
+
+    /// What the agent keeps of connections.
+    fn state_metrics(&self) -> [Metric; 2] {
+        let dropped =
+            Point::number(MetricOwner::Agent, Vec::new(), self.start_unix_ns, self.states.dropped as f64);
+        let held = Point::number(MetricOwner::Agent, Vec::new(), 0, self.states.sum_bytes() as f64);
+        [
+            Metric::new(
+                MetricKind::Counter,
+                "kansoku.flow.states.dropped",
+                "{connection}",
+                "States of protocols that were dropped because all together were too large.",
+            )
+            .with(vec![dropped]),
+            Metric::new(
+                MetricKind::Gauge,
+                "kansoku.flow.states.size",
+                "By",
+                "About the memory that connections' protocols keep.",
+            )
+            .with(vec![held]),
+        ]
     }
 
     /// What a thread served from one moment to another, both of `CLOCK_MONOTONIC`.
@@ -286,7 +420,11 @@ impl Flows {
             .connections
             .iter()
             .filter(|(_, connection)| {
-                let most = if connection.is_datagram() { DATAGRAM_IDLE_NS } else { STREAM_IDLE_NS };
+                let most = match connection.tells_end() {
+                    true => STREAM_IDLE_NS,
+                    false if connection.is_datagram() || connection.is_idle() => SILENT_IDLE_NS,
+                    false => STREAM_IDLE_NS,
+                };
                 now_ns.saturating_sub(connection.last_ns) > most
             })
             .map(|(number, _)| *number)
@@ -294,10 +432,12 @@ impl Flows {
         for number in idle {
             if let Some(connection) = self.connections.get_mut(&number) {
                 connection.finish(now_ns, &mut self.output);
+                self.networks.forgotten(connection, now_ns);
             }
             self.settle_output(number, now_ns);
             if let Some(connection) = self.connections.remove(&number) {
-                self.linker.on_close(&connection);
+                self.states.set(number, 0);
+                self.linker.on_close(&connection, now_ns);
             }
         }
     }
@@ -311,24 +451,29 @@ fn observe_edge(
     map: &mut ServiceMap,
     linker: &Linker,
 ) {
-    let ends = describe::client_first(connection);
     let is_client = describe::is_client(connection.side(exchange.pattern));
-    let other = linker.service_at(&connection.ends.reversed());
+    let other = linker.other_end(connection);
     let peer = connection.peer().cloned();
-    if !is_client && is_told_by_client(other, peer.as_deref()) {
+    if !is_client && is_told_by_client(other.is_some(), peer.as_deref()) {
         return;
     }
-    let edge = *connection.edge.get_or_insert_with(|| {
-        let own = connection.subject.service_name().to_owned();
-        let (client, server) = match is_client {
-            true => (own, server_name(other, peer.as_deref(), ends.peer)),
-            false => ("user".to_owned(), own),
-        };
-        let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
-        map.edge(Edge { client, server, connection_type })
-    });
     let has_failed = exchange.failure.as_ref().is_some_and(|failure| failure.is_servers);
-    map.observe(edge, has_failed, duration_ns(exchange, ended_ns) as f64 / 1e9);
+    let seconds = duration_ns(exchange, ended_ns) as f64 / 1e9;
+    if let Some(edge) = connection.edge {
+        return map.observe(edge, has_failed, seconds);
+    }
+    let own = Party::Service(Arc::clone(&connection.subject));
+    let (client, server) = match (is_client, other) {
+        (true, Some(server)) => (own, Party::Service(Arc::clone(&server.subject))),
+        (true, None) => {
+            let name = peer.map_or_else(|| connection.server_name(), |peer| peer.service_name().to_owned());
+            (own, Party::Named(name))
+        }
+        (false, _) => (Party::Named("user".to_owned()), own),
+    };
+    let connection_type = if exchange.protocol.is_database() { "database" } else { "" };
+    let parties = Parties { client, server, connection_type };
+    connection.edge = map.observe_between(parties, has_failed, seconds, end_ns(exchange, ended_ns));
 }
 
 /// One exchange: always in the metrics, and a span if the sampler lets it.
@@ -349,6 +494,9 @@ fn settle(
     if !sampler.wants(&connection.subject, must_stay) {
         return ledger.lost(Signal::Span, LossReason::SampledOut, 1);
     }
-    let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns);
+    let to_addressee = |(_, local)| Ends { local, peer: connection.ends.local };
+    let other = connection.addressee.map(to_addressee);
+    let other = other.or_else(|| linker.other_end(connection).map(|other| other.ends));
+    let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns, other);
     linker.add(waiting);
 }

@@ -7,6 +7,7 @@ mod btf;
 mod bus_error;
 mod cgroup_path;
 mod duty;
+mod flow_maps;
 mod heap;
 mod hook;
 mod hooks;

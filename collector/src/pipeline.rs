@@ -256,8 +256,10 @@ impl Pipeline {
         let Some(flows) = flows else { return (0, false) };
         let drained = kernel.drain_flows(|event| match event {
             Event::Open(record) => flows.on_open(record, processes),
+            Event::UnixOpen(record) => flows.on_unix_open(record, processes),
+            Event::Addressee(record) => flows.on_addressee(record),
             Event::Message(message) => flows.on_message(&message),
-            Event::Close(record) => flows.on_close(record),
+            Event::Close(record) => flows.on_close(record, processes),
             // Nothing else is written to that ring.
             _ => ledger.lost(Signal::Flow, LossReason::Filtered, 1),
         });
@@ -306,7 +308,13 @@ impl Pipeline {
                 None => ledger.lost(Signal::SlowOperation, LossReason::ProcessTableFull, 1),
             },
             // They come by a ring of their own, see `drain_flows`.
-            Arrival::Ring(Event::Open(_) | Event::Message(_) | Event::Close(_)) => {
+            Arrival::Ring(
+                Event::Open(_)
+                | Event::UnixOpen(_)
+                | Event::Addressee(_)
+                | Event::Message(_)
+                | Event::Close(_),
+            ) => {
                 ledger.lost(Signal::Flow, LossReason::Filtered, 1);
             }
             Arrival::Ring(Event::Sample(sample)) => {
@@ -322,6 +330,9 @@ impl Pipeline {
         let window = self.profile.flush(unix_ns().saturating_sub(duration_ns), duration_ns);
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
+        if let Some(flows) = &mut self.flows {
+            flows.count_moved(now_ns, |key, number, is_datagram| self.kernel.moved(key, number, is_datagram));
+        }
         self.tell_metrics(is_last);
         let offset_ns = clocks().monotonic_to_unix_ns;
         let spans = match &mut self.flows {
@@ -383,7 +394,7 @@ impl Pipeline {
         let (programs, calls) = (self.kernel.program_times(), self.kernel.system_calls());
         let mut metrics = self.metrics.read(&self.ledger, &programs, calls, self.processes.len());
         let offset_ns = clocks().monotonic_to_unix_ns;
-        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(offset_ns)));
+        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(monotonic_ns(), offset_ns)));
         metrics.extend(self.options.names.metrics());
         metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let _behind_or_gone = match is_last {

@@ -3,6 +3,7 @@
 //! Events are applied in the order of time; what happened before the agent came is read from `/proc`. A process is
 //! kept 5 s past its end, for records that arrive late. Refuses: symbol work, and `/proc` reads without a limit.
 
+mod invoked;
 mod maps;
 mod module;
 mod placements;
@@ -66,6 +67,8 @@ pub struct Process {
     pub subject: Arc<Subject>,
     /// Its arguments, each ended by a zero, as far as they are known.
     pub arguments: Arc<[u8]>,
+    /// The name of its main thread at its exec, or when it was met.
+    comm: Box<str>,
     /// Where the files of its container lie on the host.
     pub root: Arc<[PathBuf]>,
     cgroup_id: u64,
@@ -189,6 +192,11 @@ impl ProcessTable {
         self.processes.get(&tgid)
     }
 
+    /// Whose a cgroup is, where that is a container's or a service's.
+    pub fn subject_of_cgroup(&self, cgroup_id: u64) -> Option<Arc<Subject>> {
+        self.placements.subject(cgroup_id).map(Arc::clone)
+    }
+
     /// A process runs a new program. Its mappings came before, with the side-band; without one they are read from
     /// `/proc` when a sample needs them.
     pub fn on_exec(&mut self, record: &ExecRecord) {
@@ -201,6 +209,7 @@ impl ProcessTable {
             process.name = process_name(task.tgid, comm(task), None);
         }
         process.arguments = arguments(record);
+        process.comm = comm(task).into();
         process.is_main = record.namespace_pid == 1 && record.namespace_level > 0;
         // A runtime joins the container's cgroup before it executes the container's program.
         self.set_subject(task.tgid);
@@ -227,6 +236,7 @@ impl ProcessTable {
             maps: parent_process.maps.clone(),
             subject: Arc::clone(&parent_process.subject),
             arguments: Arc::clone(&parent_process.arguments),
+            comm: parent_process.comm.clone(),
             root: Arc::clone(&parent_process.root),
             cgroup_id: parent_process.cgroup_id,
             is_main: false,
@@ -324,8 +334,8 @@ impl ProcessTable {
     fn set_subject(&mut self, tgid: u32) {
         let Some(process) = self.processes.get_mut(&tgid) else { return };
         let cgroup = self.identity.cgroup(process.cgroup_id, tgid);
-        process.subject =
-            self.identity.subject(&cgroup, tgid, &process.name.executable_name, process.is_main);
+        let name = invoked::name(&process.name.executable_name, &process.comm, &process.arguments);
+        process.subject = self.identity.subject(&cgroup, tgid, name, process.is_main);
         if self.identity.owns(process.cgroup_id) {
             self.placements.met(process.cgroup_id, &process.subject);
         }
@@ -356,13 +366,15 @@ impl ProcessTable {
 
     fn insert_from_proc(&mut self, task: &Task, start_ticks: u64) -> bool {
         // What `/proc` says belongs to the task only if it is the same process still.
-        let is_same = scan::task(task.tgid)
-            .is_some_and(|(_, found_ticks)| start_ticks == 0 || found_ticks.abs_diff(start_ticks) <= 1);
+        let found = scan::task(task.tgid)
+            .filter(|(_, found_ticks)| start_ticks == 0 || found_ticks.abs_diff(start_ticks) <= 1);
+        let is_same = found.is_some();
         let maps =
             is_same.then(|| scan::code_map(task.tgid, &mut self.modules)).flatten().unwrap_or_default();
         let executable = is_same.then(|| scan::executable(task.tgid)).flatten();
         let arguments = is_same.then(|| scan::arguments(task.tgid)).flatten().unwrap_or_default();
-        self.insert(task, start_ticks, maps, executable.as_deref(), arguments)
+        let main = found.map_or(*task, |(main, _)| main);
+        self.insert(task, start_ticks, maps, executable.as_deref(), (arguments, comm(&main)))
     }
 
     fn insert(
@@ -371,7 +383,7 @@ impl ProcessTable {
         start_ticks: u64,
         maps: CodeMap,
         executable: Option<&str>,
-        arguments: Arc<[u8]>,
+        (arguments, main_comm): (Arc<[u8]>, &str),
     ) -> bool {
         if self.processes.len() >= PROCESSES_MAX && !self.processes.contains_key(&task.tgid) {
             return false;
@@ -380,7 +392,8 @@ impl ProcessTable {
         let name = process_name(task.tgid, fallback, executable);
         let cgroup = self.identity.cgroup(task.cgroup_id, task.tgid);
         let is_main = scan::is_main(task.tgid);
-        let subject = self.identity.subject(&cgroup, task.tgid, &name.executable_name, is_main);
+        let service = invoked::name(&name.executable_name, main_comm, &arguments);
+        let subject = self.identity.subject(&cgroup, task.tgid, service, is_main);
         if self.identity.owns(task.cgroup_id) {
             self.placements.met(task.cgroup_id, &subject);
         }
@@ -391,6 +404,7 @@ impl ProcessTable {
             maps,
             subject,
             arguments,
+            comm: main_comm.into(),
             root: Arc::default(),
             cgroup_id: task.cgroup_id,
             is_main,

@@ -22,7 +22,7 @@ pub use metric::{
     ClusterObject, Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary,
 };
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
-pub use span::{Proof, Span, SpanContext, SpanKind, SpanValue, hexadecimal};
+pub use span::{Doubt, Proof, Span, SpanContext, SpanKind, SpanLink, SpanValue, hexadecimal};
 
 use crate::identity::Subject;
 

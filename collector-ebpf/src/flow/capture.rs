@@ -62,10 +62,7 @@ impl Source {
             Buffers::One => Self { address: second, parts: 0, is_known: true },
             Buffers::Vector => Self { address: second, parts: third, is_known: true },
             Buffers::Message => Self::of_message(second),
-            Buffers::Messages => {
-                let number_in_call = number_in_call & MULTIPLE_MAX;
-                Self::of_message(second.wrapping_add(u64::from(number_in_call) * MULTIPLE_BYTES))
-            }
+            Buffers::Messages => Self::of_message(message_in_call(second, number_in_call)),
             Buffers::None => unknown,
         }
     }
@@ -77,6 +74,12 @@ impl Source {
             None => Self { address: 0, parts: 0, is_known: false },
         }
     }
+}
+
+/// The `msghdr` of one of the messages of a call.
+#[inline(always)]
+pub fn message_in_call(messages: u64, number_in_call: u32) -> u64 {
+    messages.wrapping_add(u64::from(number_in_call & MULTIPLE_MAX) * MULTIPLE_BYTES)
 }
 
 /// Sends the message's record, with as many bytes as are wanted.

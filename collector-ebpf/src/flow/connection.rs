@@ -1,7 +1,7 @@
 //! The connections that are followed: their numbers, counts, owners and ends.
 //!
 //! TCP connections stand in a hash map from their first state or message until they close. UDP sockets, which do not tell
-//! that they close, have places that are taken over. Refuses: to follow more than there is room for (counted).
+//! that they close, have places that are taken over; so have Unix sockets (`unix`). Refuses: to follow more than there is room for (counted).
 
 use core::ffi::c_void;
 
@@ -10,15 +10,15 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use collector_common::event::Kind;
-use collector_common::flow::{CloseRecord, OpenRecord, Role, Way};
+use collector_common::event::{Kind, Task};
+use collector_common::flow::{CloseRecord, ConnectionState as Connection, OpenRecord, Role, Transport, Way};
 use collector_common::limits::{
-    CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
-    DECISIONS_MAX, place_of,
+    CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, COMM_BYTES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
+    DECISIONS_MAX, SILENCE_S, place_of,
 };
 use collector_common::loss::{KernelCounter, Signal};
 
-use super::ends;
+use super::{OWN_TGID, ends, tcp, unix};
 use crate::io::{place, socket};
 use crate::{emit, task};
 
@@ -40,33 +40,6 @@ const LISTEN: i32 = 10;
 /// No message yet.
 const NO_WAY: u32 = u32::MAX;
 
-/// What is known of a connection.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Connection {
-    /// The socket.
-    sock: u64,
-    /// The connection's number.
-    number: u64,
-    /// Bytes by [`Way`].
-    moved: [u64; 2],
-    messages: u32,
-    turns: u32,
-    /// The process that used it last.
-    tgid: u32,
-    last_way: u32,
-    role: u32,
-    /// Local port, of UDP sockets: another one is another socket at the same address.
-    port: u32,
-    /// Messages that one call sent before: `sendmmsg` tells of each on its own.
-    batch: u32,
-    /// The same for both ends of a connection.
-    wire: u32,
-    /// Whether the exchange that goes on is left out, and whether any was since the last message that the daemon has.
-    is_skipping: u32,
-    has_skipped: u32,
-}
-
 /// A message as far as the connection knows it.
 pub struct Message {
     /// Number of the connection.
@@ -85,6 +58,8 @@ pub struct Message {
     pub number_in_call: u32,
     /// Whether exchanges before it were left out.
     pub is_after_skip: bool,
+    /// Whether it is a datagram.
+    pub is_datagram: bool,
 }
 
 #[map]
@@ -107,29 +82,58 @@ static NUMBERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// The connection of a socket; `None` for other sockets, and where there is no room.
 #[inline(always)]
-pub fn of(sock: *const c_void) -> Option<*mut Connection> {
+pub fn of(sock: *const c_void, follows_unix: bool) -> Option<*mut Connection> {
     let key = sock as u64;
     if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
         return Some(connection);
     }
-    let (protocol, port) = ends::identity(sock)?;
+    let family = ends::family(sock);
+    if follows_unix && family == socket::UNIX {
+        return unix::of(sock);
+    }
+    let (protocol, port) = ends::identity(sock, family)?;
     match protocol {
         // What is read after the end, as after a reset, must not stand in the way of the next connection of this memory.
         TCP if task::read::<u8>(sock, socket::SOCK_STATE.load()) == Some(CLOSE as u8) => None,
         TCP => insert(key, Role::Unknown),
         UDP => {
-            let place = DATAGRAM_SOCKETS.get_ptr_mut(place::of_address(key, DATAGRAM_SOCKETS_MAX))?;
+            let place = DATAGRAM_SOCKETS.get_ptr_mut(datagram_place(key))?;
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
-                    fresh(place, key, Role::Unknown);
+                    fresh(place, key, Role::Unknown as u32);
+                    (&raw mut (*place).transport).write(Transport::Udp as u32);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
+                use_again(place);
             }
             Some(place)
         }
         _ => None,
     }
+}
+
+/// A socket that tells no end is used: after some silence its owner is told anew, because the daemon may have forgotten it.
+///
+/// # Safety
+///
+/// `connection` must be a valid pointer to a value of a map.
+#[inline(always)]
+pub unsafe fn use_again(connection: *mut Connection) {
+    let now_s = (place::now_ns() / 1_000_000_000) as u32;
+    // SAFETY: given by the caller.
+    unsafe {
+        if now_s.wrapping_sub((*connection).used_s) > SILENCE_S {
+            (&raw mut (*connection).tgid).write(0);
+        }
+        (&raw mut (*connection).used_s).write(now_s);
+    }
+}
+
+/// The place of a socket of datagrams.
+#[inline(always)]
+fn datagram_place(sock: u64) -> u32 {
+    place::of_address(sock, DATAGRAM_SOCKETS_MAX)
 }
 
 /// A TCP connection goes from one state to another.
@@ -140,9 +144,14 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
     }
     match (old, new) {
         (_, SYN_SENT) => begin(sock, Role::Client),
-        (SYN_RECV, ESTABLISHED) => begin(sock, Role::Server),
+        (SYN_SENT, ESTABLISHED) => establish(sock),
+        (SYN_RECV, ESTABLISHED) => {
+            begin(sock, Role::Server);
+            establish(sock);
+        }
         (LISTEN, CLOSE) => {}
-        (_, CLOSE) => close(sock),
+        (_, CLOSE) => close(sock, old),
+        (ESTABLISHED, _) => leave(sock, new),
         _ => {}
     }
     0
@@ -151,8 +160,71 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
 /// A connection begins. One that is known at its address has ended, unseen.
 #[inline(always)]
 fn begin(sock: *const c_void, role: Role) {
-    close(sock);
-    let _known = insert(sock as u64, role);
+    close(sock, CLOSE);
+    let Some(connection) = insert(sock as u64, role) else { return };
+    if role as u32 == Role::Client as u32 {
+        // It is in its call: later states come with the packets.
+        let (tgid, _) = task::current_ids();
+        // SAFETY: the look-up gave a valid pointer to a value of the map.
+        unsafe {
+            (&raw mut (*connection).begun_ns).write(place::now_ns());
+            (&raw mut (*connection).opener).write(tgid);
+        }
+    }
+}
+
+/// A connection is there: it is told before anything is said over it.
+#[inline(always)]
+fn establish(sock: *const c_void) {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
+    // SAFETY: the look-up gave a valid pointer to a value of the map; the record's room is that of one record.
+    unsafe {
+        let role = (*connection).role;
+        let sequence = ends::sequence(sock, role == Role::Client as u32);
+        (&raw mut (*connection).sequence).write(sequence);
+        (&raw mut (*connection).opened_ns).write(place::now_ns());
+        let tgid = (*connection).opener;
+        if tgid == OWN_TGID.load() {
+            return;
+        }
+        let _counted = emit::flow_in_place(|record: *mut OpenRecord| {
+            let cgroup_id = socket::cgroup_id(sock);
+            let task = Task { tgid, tid: 0, start_ns: 0, cgroup_id, comm: [0; COMM_BYTES] };
+            (&raw mut (*record).task).write(task);
+            fill_open(record, connection, sock);
+        });
+    }
+}
+
+/// The first of both ends says that it will send nothing more.
+#[inline(always)]
+fn leave(sock: *const c_void, new: i32) {
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) {
+        // SAFETY: the look-up gave a valid pointer to a value of the map.
+        unsafe { (&raw mut (*connection).left).write(new as u32) };
+    }
+}
+
+/// Fills everything but the task.
+///
+/// # Safety
+///
+/// `record` must be writable, `connection` a valid pointer to a value of a map.
+#[inline(always)]
+pub unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, sock: *const c_void) {
+    // SAFETY: given by the caller.
+    unsafe {
+        let sock_key = (*connection).sock;
+        let is_datagram = (*connection).transport == Transport::Udp as u32;
+        let key = if is_datagram { datagram_place(sock_key).into() } else { sock_key };
+        (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
+        (&raw mut (*record).connection).write((*connection).number);
+        ends::copy(sock, &raw mut (*record).ends);
+        (&raw mut (*record).role).write((*connection).role);
+        (&raw mut (*record).padding).write(0);
+        (&raw mut (*record).sequence).write((*connection).sequence);
+        (&raw mut (*record).key).write(key);
+    }
 }
 
 /// Tells the daemon whose the connection is, at its first message and when another process goes on with it.
@@ -161,21 +233,23 @@ fn begin(sock: *const c_void, role: Role) {
 ///
 /// `connection` must be a valid pointer to a value of a map.
 #[inline(always)]
-pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid: u32) {
+pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid: u32, follows_unix: bool) {
     // SAFETY: given by the caller; the record's room is that of one record.
     unsafe {
         if (*connection).tgid == tgid {
             return;
         }
-        (&raw mut (*connection).wire).write(ends::wire(sock));
-        let is_told = emit::flow_in_place(|record: *mut OpenRecord| {
-            (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
-            (&raw mut (*record).task).write(task::current());
-            (&raw mut (*record).connection).write((*connection).number);
-            ends::copy(sock, &raw mut (*record).ends);
-            (&raw mut (*record).role).write((*connection).role);
-            (&raw mut (*record).padding).write(0);
-        });
+        let sequence = (*connection).sequence;
+        let wire = if sequence == 0 { ends::wire(sock) } else { (sequence >> 32 ^ sequence) as u32 };
+        (&raw mut (*connection).wire).write(wire);
+        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u32 {
+            unix::tell(connection, sock)
+        } else {
+            emit::flow_in_place(|record: *mut OpenRecord| {
+                (&raw mut (*record).task).write(task::current());
+                fill_open(record, connection, sock);
+            })
+        };
         // What found no room is told with the next message.
         if is_told {
             (&raw mut (*connection).tgid).write(tgid);
@@ -225,6 +299,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             turns: (*connection).turns,
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
+            is_datagram: (*connection).transport == Transport::Udp as u32,
         };
         // Where nobody knows who asks, there are no exchanges.
         let is_too_much = matches!(wish, Wish::Late) && (*connection).role == Role::Unknown as u32;
@@ -304,10 +379,17 @@ fn is_over_budget(wire: u32, position: u64) -> bool {
 
 #[inline(always)]
 fn insert(key: u64, role: Role) -> Option<*mut Connection> {
+    let connection = insert_with_own_stack(key, role as u32 as u64);
+    (!connection.is_null()).then_some(connection)
+}
+
+/// A call, because the value is a quarter of a program's stack, and the verifier adds up what callers have.
+#[inline(never)]
+fn insert_with_own_stack(key: u64, role: u64) -> *mut Connection {
     let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
     // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
     unsafe {
-        fresh(connection.as_mut_ptr(), key, role);
+        fresh(connection.as_mut_ptr(), key, role as u32);
         let connection = connection.assume_init();
         if CONNECTIONS.insert(key, connection, u64::from(BPF_NOEXIST)).is_err()
             && CONNECTIONS.get_ptr(key).is_none()
@@ -316,30 +398,37 @@ fn insert(key: u64, role: Role) -> Option<*mut Connection> {
             emit::count(Signal::Flow, KernelCounter::ConnectionsFull);
         }
     }
-    CONNECTIONS.get_ptr_mut(key)
+    CONNECTIONS.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
 }
 
 /// # Safety
 ///
 /// `connection` must be writable.
 #[inline(always)]
-unsafe fn fresh(connection: *mut Connection, sock: u64, role: Role) {
+pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
             sock,
             number: new_number(),
             moved: [0; 2],
+            begun_ns: 0,
+            opened_ns: 0,
+            sequence: 0,
             messages: 0,
             turns: 0,
             tgid: 0,
+            opener: 0,
             last_way: NO_WAY,
-            role: role as u32,
+            role,
             port: 0,
             batch: 0,
             wire: 0,
+            left: 0,
             is_skipping: 0,
             has_skipped: 0,
+            transport: Transport::Tcp as u32,
+            used_s: 0,
         });
     }
 }
@@ -357,17 +446,29 @@ fn new_number() -> u64 {
 }
 
 #[inline(always)]
-fn close(sock: *const c_void) {
+fn close(sock: *const c_void, old: i32) {
     let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
-    let _counted = emit::flow_in_place(|record: *mut CloseRecord| {
-        // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
-        unsafe {
-            (&raw mut (*record).head).write(task::head(Kind::Close, size_of::<CloseRecord>() as u32));
-            (&raw mut (*record).connection).write((*connection).number);
-            (&raw mut (*record).messages).write((*connection).messages);
-            (&raw mut (*record).turns).write((*connection).turns);
+    // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
+    unsafe {
+        let tgid = if (*connection).tgid == 0 { (*connection).opener } else { (*connection).tgid };
+        if tgid != OWN_TGID.load() {
+            let _counted = emit::flow_in_place(|record: *mut CloseRecord| {
+                (&raw mut (*record).head).write(task::head(Kind::Close, size_of::<CloseRecord>() as u32));
+                (&raw mut (*record).connection).write((*connection).number);
+                (&raw mut (*record).messages).write((*connection).messages);
+                (&raw mut (*record).turns).write((*connection).turns);
+                (&raw mut (*record).begun_ns).write((*connection).begun_ns);
+                (&raw mut (*record).opened_ns).write((*connection).opened_ns);
+                (&raw mut (*record).moved).write((*connection).moved);
+                (&raw mut (*record).states).write([(*connection).left, old as u32]);
+                (&raw mut (*record).cgroup_id).write(socket::cgroup_id(sock));
+                (&raw mut (*record).tgid).write(tgid);
+                (&raw mut (*record).role).write((*connection).role);
+                ends::copy(sock, &raw mut (*record).ends);
+                tcp::copy_counts(sock, record);
+            });
         }
-    });
+    }
     // It is not there any more only if another CPU closed it too.
     let _gone = CONNECTIONS.remove(sock as u64);
 }

@@ -55,7 +55,7 @@ const TIME_WAIT: u8 = 6;
 const NEW_SYN_RECV: u8 = 12;
 
 /// Address families and protocols (include/linux/socket.h, include/uapi/linux/in.h).
-const UNIX: u16 = 1;
+pub const UNIX: u16 = 1;
 pub const INET: u16 = 2;
 pub const INET6: u16 = 10;
 const TCP: u16 = 6;

@@ -16,19 +16,19 @@ use crate::task;
 
 /// `sock.sk_err`
 #[unsafe(no_mangle)]
-static SOCK_ERR: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static SOCK_ERR: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.srtt_us`, in eighths of a microsecond
 #[unsafe(no_mangle)]
 static TCP_SRTT_US: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.bytes_sent`, those that were sent again included
 #[unsafe(no_mangle)]
-static TCP_BYTES_SENT: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static TCP_BYTES_SENT: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.bytes_retrans`
 #[unsafe(no_mangle)]
-static TCP_BYTES_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static TCP_BYTES_RETRANS: Global<u32> = Global::new(OFFSET_UNKNOWN);
 /// `tcp_sock.bytes_received`
 #[unsafe(no_mangle)]
-static TCP_BYTES_RECEIVED: Global<u32> = Global::new(OFFSET_UNKNOWN);
+pub static TCP_BYTES_RECEIVED: Global<u32> = Global::new(OFFSET_UNKNOWN);
 
 /// States (include/net/tcp_states.h).
 const ESTABLISHED: i32 = 1;

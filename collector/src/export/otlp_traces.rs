@@ -5,13 +5,13 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind as OtlpKind;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as OtlpKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan, Status};
 
 use super::SCOPE_NAME;
 use super::resource::{HostResource, attribute, scope};
-use crate::telemetry::{Span, SpanKind, SpanValue};
+use crate::telemetry::{Span, SpanKind, SpanLink, SpanValue};
 
 /// Bits of `flags`: the trace is sampled; the next ones say whether the parent is known to be of another process.
 /// opentelemetry-proto, `SpanFlags`.
@@ -47,11 +47,22 @@ fn otlp_span(span: &Span) -> OtlpSpan {
         start_time_unix_nano: span.start_unix_ns,
         end_time_unix_nano: span.end_unix_ns,
         attributes: attributes(span),
+        links: span.link.iter().map(link).collect(),
         status: span
             .error
             .as_ref()
             .map(|message| Status { message: message.clone(), code: StatusCode::Error.into() }),
         ..OtlpSpan::default()
+    }
+}
+
+fn link(link: &SpanLink) -> Link {
+    Link {
+        trace_id: link.to.trace_id.to_vec(),
+        span_id: link.to.span_id.to_vec(),
+        attributes: vec![attribute("kansoku.link.proof", link.doubt.name().to_owned())],
+        flags: FLAG_SAMPLED,
+        ..Link::default()
     }
 }
 
@@ -103,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::identity::Subject;
-    use crate::telemetry::{ProcessName, Proof};
+    use crate::telemetry::{Doubt, ProcessName, Proof, SpanContext};
 
     fn span(service: &str, parent: Option<([u8; 8], Proof)>, error: Option<&str>) -> Span {
         Span {
@@ -112,6 +123,7 @@ mod tests {
             trace_id: [1; 16],
             span_id: [2; 8],
             parent,
+            link: None,
             trace_state: String::new(),
             protocol: "http",
             kind: SpanKind::Server,
@@ -145,6 +157,17 @@ mod tests {
             &[span("a", None, None), span("b", Some(([3; 8], Proof::Thread)), None), span("a", None, None)],
             &[2, 1],
         );
+    }
+
+    #[test]
+    fn what_may_have_caused_a_root_is_a_link() {
+        let to = SpanContext { trace_id: [7; 16], span_id: [8; 8] };
+        let doubt = Doubt::ThreadPolled;
+        let root = Span { link: Some(SpanLink { to, doubt }), ..span("a", None, None) };
+        let request = traces_request(&[root], &HostResource::default());
+        let [link] = &request.resource_spans[0].scope_spans[0].spans[0].links[..] else { panic!("one link") };
+        assert_eq!((&link.trace_id[..], &link.span_id[..]), (&[7; 16][..], &[8; 8][..]));
+        assert_eq!(link.attributes, [attribute("kansoku.link.proof", "thread_polled".to_owned())]);
     }
 
     #[test]

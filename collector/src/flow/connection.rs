@@ -2,16 +2,17 @@
 //!
 //! Refuses: to guess a protocol that the first messages do not show.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use collector_common::flow::{CloseRecord, Ends as RawEnds, Message, OpenRecord, Role, Way};
+use collector_common::flow::{CloseRecord, Message, OpenRecord, Role, UnixOpenRecord, Way};
 
+use super::ends::{End, Ends, Line};
+use super::network::Account;
 use super::protocol::{
     Direction, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
 };
 use super::service_map::EdgeId;
-use crate::address;
 use crate::identity::{Peer, Peers, Subject};
 use crate::telemetry::{ProcessName, SpanKind};
 
@@ -36,15 +37,6 @@ const fn wanted_bytes(protocol: Protocol) -> (u16, u16) {
         Protocol::Redis => (4096, 4096),
         Protocol::Dns => (2048, 2048),
     }
-}
-
-/// The two ends of a connection, the client's first where it is known which is which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ends {
-    /// This side.
-    pub local: SocketAddr,
-    /// The other side; its address is unspecified where the socket does not know (UDP servers).
-    pub peer: SocketAddr,
 }
 
 /// What the kernel side shall do.
@@ -80,12 +72,24 @@ struct Opening {
 
 /// A connection.
 pub struct Connection {
+    /// Its number.
+    pub number: u64,
     /// Whose it is.
     pub subject: Arc<Subject>,
     /// The process that uses it.
     pub process: Arc<ProcessName>,
-    /// Its ends.
+    /// Whether the two are known: nobody accepted it before something is said over it.
+    pub is_owned: bool,
+    /// Its ends; without addresses for Unix sockets.
     pub ends: Ends,
+    /// Where the server of a Unix connection listens.
+    pub path: Option<Arc<str>>,
+    /// Whom the message with this number goes to.
+    pub addressee: Option<(u32, SocketAddr)>,
+    /// Where the kernel keeps its state.
+    pub key: u64,
+    /// Where it is counted, once that was decided.
+    pub account: Option<Account>,
     /// Who began it, as far as it is known.
     pub role: Role,
     /// When something was last said.
@@ -95,6 +99,8 @@ pub struct Connection {
     /// Who is at the other end, once that is known.
     peer: Option<Arc<Peer>>,
     began_ns: u64,
+    /// A number that both ends have; 0 if there is none.
+    sequence: u64,
     transport: Transport,
     parser: Option<Parser>,
     opening: Option<Box<Opening>>,
@@ -109,22 +115,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that is used for the first time.
-    pub fn new(record: &OpenRecord, owner: (Arc<Subject>, Arc<ProcessName>)) -> Self {
-        let role = match record.role {
-            role if role == Role::Client as u32 => Role::Client,
-            role if role == Role::Server as u32 => Role::Server,
-            _ => Role::Unknown,
-        };
+    /// A connection that is established, or used for the first time.
+    pub fn new(record: &OpenRecord, owner: (Arc<Subject>, Arc<ProcessName>), is_owned: bool) -> Self {
         Self {
+            number: record.connection,
             subject: owner.0,
             process: owner.1,
+            is_owned,
             ends: Ends::of(&record.ends),
-            role,
+            path: None,
+            addressee: None,
+            key: record.key,
+            account: None,
+            role: role_of(record.role),
             last_ns: record.head.time_ns,
             edge: None,
             peer: None,
             began_ns: record.head.time_ns,
+            sequence: record.sequence,
             transport: if record.ends.protocol == UDP { Transport::Udp } else { Transport::Tcp },
             parser: None,
             opening: None,
@@ -137,9 +145,16 @@ impl Connection {
         }
     }
 
-    /// Another process goes on with it.
+    /// Likewise, of Unix sockets.
+    pub fn of_unix(record: &UnixOpenRecord, owner: (Arc<Subject>, Arc<ProcessName>)) -> Self {
+        let path = record.path.get(..record.path_bytes as usize).unwrap_or_default();
+        Self { path: Some(path_of(path)), ..Self::new(&record.open, owner, true) }
+    }
+
+    /// A process takes it up, or goes on with it.
     pub fn set_owner(&mut self, owner: (Arc<Subject>, Arc<ProcessName>)) {
         (self.subject, self.process) = owner;
+        self.is_owned = true;
         self.edge = None;
     }
 
@@ -160,6 +175,51 @@ impl Connection {
     /// Who was found at the other end.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.peer.as_ref()
+    }
+
+    /// This end of it, as the other end can name it.
+    pub fn end(&self) -> End {
+        let number = self.sequence;
+        match (number, self.role) {
+            (0, _) | (_, Role::Unknown) => End::Addresses(self.ends),
+            (_, role) => End::Numbered { number, is_client: role == Role::Client },
+        }
+    }
+
+    /// The connection, as both of its ends name it.
+    pub fn line(&self) -> Line {
+        if self.sequence == 0 { Line::Addresses(self.client_first()) } else { Line::Number(self.sequence) }
+    }
+
+    /// Its ends, the client's first.
+    pub fn client_first(&self) -> Ends {
+        match self.direction(Way::Sent) {
+            Direction::Request => self.ends,
+            Direction::Response => self.ends.reversed(),
+        }
+    }
+
+    /// Where the server is: its path, or its address and port.
+    pub fn server_name(&self) -> String {
+        match &self.path {
+            Some(path) => path.to_string(),
+            None => self.client_first().peer.to_string(),
+        }
+    }
+
+    /// Whether it tells when it ends.
+    pub fn tells_end(&self) -> bool {
+        !self.is_datagram() && self.path.is_none()
+    }
+
+    /// Whether nothing waits for its response.
+    pub fn is_idle(&self) -> bool {
+        self.parser.as_ref().is_none_or(Parser::is_idle)
+    }
+
+    /// Whether its begin was seen.
+    pub fn was_seen_opening(&self) -> bool {
+        self.sequence != 0 || self.is_datagram()
     }
 
     /// Whether it is a datagram socket, which never says that it ends.
@@ -205,7 +265,7 @@ impl Connection {
     }
 
     /// It ended, after so many messages and turns: what waits for a response gets none, unless that one was lost.
-    pub fn end(&mut self, record: &CloseRecord, output: &mut Output) {
+    pub fn close(&mut self, record: &CloseRecord, output: &mut Output) {
         if record.messages != self.last_number && self.last_number != 0 && self.parser.is_some() {
             let turned = record.turns.wrapping_sub(self.last_turns);
             // Directions alternate, and the first one in the hole is the other one than the last that was seen.
@@ -253,6 +313,7 @@ impl Connection {
     /// How bytes are carried.
     pub fn transport_name(&self) -> &'static str {
         match self.transport {
+            _ if self.path.is_some() => "unix",
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
         }
@@ -263,6 +324,20 @@ impl Connection {
         match (self.role, way) {
             (Role::Server, Way::Received) | (Role::Client | Role::Unknown, Way::Sent) => Direction::Request,
             (Role::Server, Way::Sent) | (Role::Client | Role::Unknown, Way::Received) => Direction::Response,
+        }
+    }
+
+    /// About the memory that the state of its protocol takes.
+    pub fn held_bytes(&self) -> usize {
+        self.parser.as_ref().map_or(0, Parser::held_bytes)
+    }
+
+    /// Forgets what its protocol keeps: it begins anew in the middle of the connection.
+    pub fn forget_state(&mut self, output: &mut Output) {
+        if let Some(mut parser) = self.parser.take() {
+            give_up(&mut parser, self.last_ns, output);
+            self.parser = Some(parser.protocol().parser(self.transport));
+            self.positions = [None; 2];
         }
     }
 
@@ -352,19 +427,21 @@ impl Connection {
     }
 }
 
-impl Ends {
-    fn of(raw: &RawEnds) -> Self {
-        let unknown = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        let address = |index: usize| {
-            let port = raw.ports[index];
-            address::of(raw.family, raw.addresses[index], port).unwrap_or_else(|| unknown(port))
-        };
-        Self { local: address(0), peer: address(1) }
-    }
+/// A path as it is shown: names of no file begin with a zero, which is shown as `@` (unix(7), ss(8)).
+fn path_of(bytes: &[u8]) -> Arc<str> {
+    let text = match bytes {
+        [0, name @ ..] => format!("@{}", String::from_utf8_lossy(name)),
+        _ => String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned(),
+    };
+    text.into()
+}
 
-    /// The same connection, seen from its other end.
-    pub fn reversed(self) -> Self {
-        Self { local: self.peer, peer: self.local }
+/// The role of a record.
+pub fn role_of(number: u32) -> Role {
+    match number {
+        role if role == Role::Client as u32 => Role::Client,
+        role if role == Role::Server as u32 => Role::Server,
+        _ => Role::Unknown,
     }
 }
 
@@ -398,7 +475,8 @@ fn piece<'a>(message: &Message<'a>, is_turn: bool, mark: Mark) -> Piece<'a> {
 #[cfg(test)]
 mod tests {
     use collector_common::event::{Head, Task};
-    use collector_common::flow::MessageHead;
+    use collector_common::flow::{Ends as RawEnds, MessageHead};
+    use zerocopy::FromZeros;
 
     use super::*;
 
@@ -410,10 +488,12 @@ mod tests {
             ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: 2, protocol: 6 },
             role: role as u32,
             padding: 0,
+            sequence: 0,
+            key: 0,
         };
         let subject = Subject::named("shop");
         let process = ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None };
-        Connection::new(&record, (Arc::new(subject), Arc::new(process)))
+        Connection::new(&record, (Arc::new(subject), Arc::new(process)), true)
     }
 
     /// A message by its way, bytes, number in the connection, turns and bytes before it.
@@ -536,6 +616,16 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_unix_sockets() {
+        let path = |bytes: &[u8]| path_of(bytes).to_string();
+        assert_eq!(path(b"/run/redis.sock\0"), "/run/redis.sock");
+        assert_eq!(path(b"/run/redis.sock"), "/run/redis.sock");
+        assert_eq!(path(b"\0hidden"), "@hidden");
+        assert_eq!(path(b""), "");
+        assert_eq!(path(b"/run/\xff"), "/run/\u{fffd}");
+    }
+
+    #[test]
     fn a_connection_of_no_protocol_is_left_alone() {
         let mut connection = open(Role::Server);
         let mut output = Output::default();
@@ -592,8 +682,9 @@ mod tests {
                 connection: 5,
                 messages: number,
                 turns: number,
+                ..CloseRecord::new_zeroed()
             };
-            connection.end(&record, &mut output);
+            connection.close(&record, &mut output);
             lost += connection.take_lost_exchanges();
             let found = output.exchanges.len() as u64 + output.abandoned + lost;
             proptest::prop_assert_eq!(

@@ -4,11 +4,12 @@
 
 use std::net::SocketAddr;
 
-use collector_common::flow::{Spent, Times, Way};
+use collector_common::flow::{Spent, Times};
 
-use super::connection::{Connection, Ends};
+use super::connection::Connection;
+use super::ends::Ends;
 use super::link::{Place, Waiting, Wire};
-use super::protocol::{Direction, Exchange, Mark, Value};
+use super::protocol::{Exchange, Mark, Value};
 use super::requests::SeriesId;
 use super::sampling::end_ns;
 use crate::identity::{Peer, PeerKind};
@@ -26,7 +27,7 @@ const TIME_KEYS: [&str; 6] = [
 
 const _: () = assert!(TIME_KEYS.len() == Spent::Other as usize + 1);
 
-/// The span of this side.
+/// The span of this side. `other` is the connection as its other end sees it, if that is on this node.
 pub fn span(
     connection: &Connection,
     exchange: Exchange,
@@ -34,6 +35,7 @@ pub fn span(
     series: SeriesId,
     must_stay: bool,
     ended_ns: u64,
+    other: Option<Ends>,
 ) -> Waiting {
     let first = exchange.request.first;
     let has_response = exchange.response.is_some();
@@ -50,7 +52,7 @@ pub fn span(
         exchange.failure.as_ref().is_some_and(|failure| failure.is_servers || side != SpanKind::Server);
     let error = exchange.failure.as_ref().filter(|_| is_error).map(|failure| failure.message.clone());
     let mut attributes = own_attributes(&exchange);
-    add_ends(&mut attributes, connection, side);
+    add_ends(&mut attributes, connection, side, other);
     if let Some(peer) = connection.peer() {
         add_peer(&mut attributes, peer);
     }
@@ -69,6 +71,7 @@ pub fn span(
         trace_id: [0; 16],
         span_id: [0; 8],
         parent: None,
+        link: None,
         trace_state: String::new(),
         protocol: exchange.protocol.name(),
         kind: side,
@@ -78,22 +81,13 @@ pub fn span(
         attributes,
         error,
     };
-    let ends = client_first(connection);
-    let wire = Wire { ends, position: first.position, is_client: is_client(side) };
+    let wire = Wire { line: connection.line(), position: first.position, is_client: is_client(side) };
     Waiting { span, context: exchange.context, place, wire, series, must_stay }
 }
 
 /// Whether a side is the one that the request came from.
 pub fn is_client(side: SpanKind) -> bool {
     matches!(side, SpanKind::Client | SpanKind::Producer)
-}
-
-/// The ends of a connection, the client's first.
-pub fn client_first(connection: &Connection) -> Ends {
-    match connection.direction(Way::Sent) {
-        Direction::Request => connection.ends,
-        Direction::Response => connection.ends.reversed(),
-    }
 }
 
 fn own_attributes(exchange: &Exchange) -> Vec<(&'static str, SpanValue)> {
@@ -105,9 +99,24 @@ fn own_attributes(exchange: &Exchange) -> Vec<(&'static str, SpanValue)> {
     exchange.attributes.iter().map(|attribute| (attribute.key, value(&attribute.value))).collect()
 }
 
-/// `server.*`, `client.*` and `network.*` of the semantic conventions.
-fn add_ends(attributes: &mut Vec<(&'static str, SpanValue)>, connection: &Connection, side: SpanKind) {
-    let Ends { local: client, peer: server } = client_first(connection);
+/// `server.*`, `client.*` and `network.*` of the semantic conventions. Behind a translation of addresses the server is named by the
+/// address that the client asked for, and the peer by its own.
+fn add_ends(
+    attributes: &mut Vec<(&'static str, SpanValue)>,
+    connection: &Connection,
+    side: SpanKind,
+    other: Option<Ends>,
+) {
+    attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
+    if let Some(path) = &connection.path {
+        let text = || SpanValue::Text(path.to_string().into());
+        attributes.push(("server.address", text()));
+        if is_client(side) {
+            attributes.push(("network.peer.address", text()));
+        }
+        return;
+    }
+    let Ends { local: client, peer: server } = connection.client_first();
     let text = |address: SocketAddr| SpanValue::Text(address.ip().to_string().into());
     let port = |address: SocketAddr| SpanValue::Integer(i64::from(address.port()));
     let has = |attributes: &[(&str, SpanValue)], key: &str| attributes.iter().any(|(name, _)| *name == key);
@@ -117,7 +126,9 @@ fn add_ends(attributes: &mut Vec<(&'static str, SpanValue)>, connection: &Connec
     if !has(attributes, "server.port") {
         attributes.push(("server.port", port(server)));
     }
-    let peer = if is_client(side) { server } else { client };
+    let seen = if is_client(side) { server } else { client };
+    let peer = other.map_or(seen, |other| other.local);
+    let client = if is_client(side) { client } else { peer };
     if !is_client(side) && !client.ip().is_unspecified() {
         attributes.push(("client.address", text(client)));
         attributes.push(("client.port", port(client)));
@@ -126,7 +137,6 @@ fn add_ends(attributes: &mut Vec<(&'static str, SpanValue)>, connection: &Connec
         attributes.push(("network.peer.address", text(peer)));
         attributes.push(("network.peer.port", port(peer)));
     }
-    attributes.push(("network.transport", SpanValue::Text(connection.transport_name().into())));
 }
 
 /// Who is at the other end: `service.peer.*` of the semantic conventions (1.39), which have no names for a peer's pod.

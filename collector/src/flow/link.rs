@@ -3,21 +3,23 @@
 //! Three proofs, in this order: the two spans are the ends of one connection at one place in its bytes; the message named its
 //! parent; one thread did nothing but serve the parent while it made the child. A span waits, bounded, until its parent
 //! has ended. Wrong is worse than missing: a thread that served two requests at once, or asked an event queue meanwhile,
-//! proves nothing, and no thread of a process whose requests change their threads. Refuses: clocks, and guesses.
+//! proves nothing, and no thread of a process whose requests change their threads. Where one request alone may have caused a span
+//! and that is not proven, the span is a root with a link to it. Refuses: clocks, and guesses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use collector_common::flow::{Message, Role, Way};
 
-use super::connection::{Connection, Ends};
+use super::connection::Connection;
+use super::ends::{End, Ends, Line};
 use super::migration::Migrations;
 use super::protocol::TraceContext;
 use super::requests::{Requests, SeriesId};
 use super::sampling::Sampler;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
-use crate::telemetry::{Proof, Span, SpanContext, SpanKind};
+use crate::telemetry::{Doubt, Proof, Span, SpanContext, SpanKind, SpanLink};
 
 /// How long a span waits for the other end of its connection, which tells of the exchange when it has read the response.
 const OTHER_END_NS: u64 = 1_000_000_000;
@@ -37,6 +39,9 @@ const SETTLED_MAX: usize = 32_768;
 
 /// Places of served requests of one thread that are kept.
 const SERVED_PER_THREAD_MAX: usize = 64;
+
+/// Closed connections that are kept for their other ends.
+const CLOSED_MAX: usize = 16_384;
 
 /// Passes over the waiting spans in one turn: each settles the children of those of the pass before.
 const PASSES_MAX: usize = 16;
@@ -59,8 +64,8 @@ pub struct Place {
 /// Where an exchange stands on the wire: the same for both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wire {
-    /// The client's end first.
-    pub ends: Ends,
+    /// The connection.
+    pub line: Line,
     /// Bytes that went the same way before its first one.
     pub position: u64,
     /// Whether this is the client's end of it.
@@ -93,6 +98,17 @@ struct Settled {
     end_ns: u64,
 }
 
+/// An end of a connection on this node.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Whose it is.
+    pub subject: Arc<Subject>,
+    /// The connection as it sees it.
+    pub ends: Ends,
+    /// Number of the connection.
+    connection: u64,
+}
+
 /// A request that a thread served.
 #[derive(Clone, Copy, Debug)]
 struct Served {
@@ -107,8 +123,8 @@ enum Parent {
     Found(Settled, Proof),
     /// It may come yet.
     Later,
-    /// There is none.
-    None,
+    /// There is none; of a single one that may be it, there is a link.
+    None(Option<SpanLink>),
 }
 
 /// What a thread served at some time.
@@ -125,7 +141,9 @@ pub enum Serving {
 /// The requests that a thread served at some time.
 enum Around<'a> {
     One(&'a Served),
-    /// Several, or one that does not go around it or proves nothing.
+    /// One that goes around it, and proves nothing.
+    Doubtful(&'a Served, Doubt),
+    /// Several, or one that does not go around it.
     Unproven,
     /// None that ended; one may go on.
     None,
@@ -143,11 +161,13 @@ pub struct Linker {
     /// Processes whose requests change their threads.
     migrations: Migrations,
     /// Connections whose request a thread has received and not answered, by thread.
-    serving: HashMap<u32, HashSet<Ends>>,
+    serving: HashMap<u32, HashSet<End>>,
     /// The thread that received the last request of a connection.
-    receivers: HashMap<Ends, u32>,
-    /// Ends of connections on this node, and whose they are.
-    local: HashMap<Ends, Arc<Subject>>,
+    receivers: HashMap<End, u32>,
+    /// Ends of connections on this node.
+    local: HashMap<End, Local>,
+    /// When ends closed that are local still, and the connections' numbers.
+    closed: VecDeque<(u64, End, u64)>,
     /// Whether it is known when threads ask event queues.
     counts_polls: bool,
     ledger: Arc<Ledger>,
@@ -166,6 +186,7 @@ impl Linker {
             serving: HashMap::new(),
             receivers: HashMap::new(),
             local: HashMap::new(),
+            closed: VecDeque::new(),
             counts_polls,
             ledger,
         }
@@ -173,19 +194,31 @@ impl Linker {
 
     /// A connection is used on this node.
     pub fn on_open(&mut self, connection: &Connection) {
-        self.local.insert(connection.ends, Arc::clone(&connection.subject));
+        let Connection { subject, ends, number, .. } = connection;
+        let local = Local { subject: Arc::clone(subject), ends: *ends, connection: *number };
+        self.local.insert(connection.end(), local);
     }
 
-    /// The name of the service that has this end of a connection, if it is on this node.
-    pub fn service_at(&self, end: &Ends) -> Option<&str> {
-        self.local.get(end).map(|subject| subject.service_name())
+    /// The other end of a connection, if it is on this node.
+    pub fn other_end(&self, connection: &Connection) -> Option<&Local> {
+        self.local.get(&connection.end().other())
     }
 
-    /// A connection ended.
-    pub fn on_close(&mut self, connection: &Connection) {
-        let ends = &connection.ends;
-        self.local.remove(ends);
-        self.answered(ends);
+    /// A connection ended. Its other end may ask for it yet, for some time.
+    pub fn on_close(&mut self, connection: &Connection, now_ns: u64) {
+        let end = connection.end();
+        self.answered(&end);
+        self.closed.push_back((now_ns, end, connection.number));
+        if self.closed.len() > CLOSED_MAX {
+            self.forget_closed();
+        }
+    }
+
+    fn forget_closed(&mut self) {
+        let Some((_, end, number)) = self.closed.pop_front() else { return };
+        if self.local.get(&end).is_some_and(|local| local.connection == number) {
+            self.local.remove(&end);
+        }
     }
 
     /// A thread takes a request up, or answers it.
@@ -194,14 +227,15 @@ impl Linker {
             return;
         }
         if message.head.way == Way::Sent as u16 {
-            return self.answered(&connection.ends);
+            return self.answered(&connection.end());
         }
         let thread = message.head.tid;
-        let before = self.receivers.insert(connection.ends, thread);
+        let end = connection.end();
+        let before = self.receivers.insert(end, thread);
         if let Some(before) = before.filter(|before| *before != thread) {
-            self.stop_serving(before, &connection.ends);
+            self.stop_serving(before, &end);
         }
-        self.serving.entry(thread).or_default().insert(connection.ends);
+        self.serving.entry(thread).or_default().insert(end);
     }
 
     /// What a thread served from one moment to another.
@@ -215,7 +249,7 @@ impl Linker {
                 None => Serving::Later,
             },
             Around::None if self.is_serving_one(thread) => Serving::Later,
-            Around::Unproven | Around::None => Serving::Nothing,
+            Around::Doubtful(..) | Around::Unproven | Around::None => Serving::Nothing,
         }
     }
 
@@ -241,6 +275,9 @@ impl Linker {
     /// Settles what can be, and forgets what is old.
     pub fn turn(&mut self, now_ns: u64, sampler: &Sampler, requests: &mut Requests) {
         self.settle_waiting(now_ns, sampler, requests);
+        while self.closed.front().is_some_and(|(closed_ns, ..)| closed_ns + OTHER_END_NS <= now_ns) {
+            self.forget_closed();
+        }
         while let Some(&(end_ns, wire)) = self.ages.front()
             && end_ns + KEEP_SETTLED_NS <= now_ns
         {
@@ -286,11 +323,14 @@ impl Linker {
         // Those that wait may be parents of each other: what is awaited must be known.
         let awaited: HashSet<Wire> = waiting.iter().map(|waiting| waiting.wire).collect();
         let mut rest = Vec::new();
-        for span in waiting {
+        for mut span in waiting {
             match self.parent_of(&span, now_ns, &awaited) {
                 Parent::Later => rest.push(span),
                 Parent::Found(parent, proof) => self.settle(span, Some((parent, proof)), sampler, requests),
-                Parent::None => self.settle(span, None, sampler, requests),
+                Parent::None(link) => {
+                    span.span.link = link;
+                    self.settle(span, None, sampler, requests);
+                }
             }
         }
         let is_progress = rest.len() < before;
@@ -306,7 +346,7 @@ impl Linker {
                 return Parent::Found(*parent, Proof::Connection);
             }
             let may_come = awaited.contains(&other) && age_ns < PARENT_NS
-                || self.local.contains_key(&waiting.wire.ends) && age_ns < OTHER_END_NS;
+                || self.local.contains_key(&waiting.wire.line.client_end()) && age_ns < OTHER_END_NS;
             if may_come {
                 return Parent::Later;
             }
@@ -316,23 +356,27 @@ impl Linker {
             let (trace_id, span_id) = (context.trace_id, context.span_id);
             return Parent::Found(Settled { trace_id, span_id, is_sampled, end_ns: 0 }, Proof::Header);
         }
-        if waiting.wire.is_client { self.parent_by_thread(waiting, age_ns, awaited) } else { Parent::None }
+        if waiting.wire.is_client {
+            self.parent_by_thread(waiting, age_ns, awaited)
+        } else {
+            Parent::None(None)
+        }
     }
 
     /// The one request that the thread served from before the span's start until after its end.
     fn parent_by_thread(&self, waiting: &Waiting, age_ns: u64, awaited: &HashSet<Wire>) -> Parent {
         let place = &waiting.place;
-        if !place.is_of_one_thread || place.has_polled {
-            return Parent::None;
-        }
-        match self.around(place.thread, place.start_ns, place.end_ns) {
-            Around::One(served) => match self.settled.get(&served.wire) {
-                Some(settled) => Parent::Found(*settled, Proof::Thread),
-                None if awaited.contains(&served.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
-                None => Parent::None,
-            },
-            Around::None if self.is_serving_one(place.thread) && age_ns < PARENT_NS => Parent::Later,
-            Around::Unproven | Around::None => Parent::None,
+        let (served, doubt) = match self.around(place.thread, place.start_ns, place.end_ns) {
+            Around::One(served) => (served, own_doubt(place)),
+            Around::Doubtful(served, doubt) => (served, Some(doubt)),
+            Around::None if self.is_serving_one(place.thread) && age_ns < PARENT_NS => return Parent::Later,
+            Around::Unproven | Around::None => return Parent::None(None),
+        };
+        match (self.settled.get(&served.wire), doubt) {
+            (Some(settled), None) => Parent::Found(*settled, Proof::Thread),
+            (Some(settled), Some(doubt)) => Parent::None(settled.link(doubt)),
+            (None, _) if awaited.contains(&served.wire) && age_ns < 2 * PARENT_NS => Parent::Later,
+            (None, _) => Parent::None(None),
         }
     }
 
@@ -347,12 +391,12 @@ impl Linker {
             (None, _) => Around::None,
             (Some(only), None) => {
                 let place = &only.place;
-                let is_proven = place.is_of_one_thread
-                    && !place.has_polled
-                    && !self.migrations.has(only.process)
-                    && place.start_ns <= start_ns
-                    && end_ns <= place.end_ns;
-                if is_proven { Around::One(only) } else { Around::Unproven }
+                let is_around = place.start_ns <= start_ns && end_ns <= place.end_ns;
+                match own_doubt(place) {
+                    _ if !is_around || self.migrations.has(only.process) => Around::Unproven,
+                    None => Around::One(only),
+                    Some(doubt) => Around::Doubtful(only, doubt),
+                }
             }
             (Some(_), Some(_)) => Around::Unproven,
         }
@@ -400,19 +444,36 @@ impl Linker {
         self.spans.push(span);
     }
 
-    fn answered(&mut self, ends: &Ends) {
-        if let Some(thread) = self.receivers.remove(ends) {
-            self.stop_serving(thread, ends);
+    fn answered(&mut self, end: &End) {
+        if let Some(thread) = self.receivers.remove(end) {
+            self.stop_serving(thread, end);
         }
     }
 
-    fn stop_serving(&mut self, thread: u32, ends: &Ends) {
+    fn stop_serving(&mut self, thread: u32, end: &End) {
         if let Some(connections) = self.serving.get_mut(&thread) {
-            connections.remove(ends);
+            connections.remove(end);
             if connections.is_empty() {
                 self.serving.remove(&thread);
             }
         }
+    }
+}
+
+/// Why a thread's place proves nothing.
+fn own_doubt(place: &Place) -> Option<Doubt> {
+    match (place.is_of_one_thread, place.has_polled) {
+        (false, _) => Some(Doubt::ThreadLeft),
+        (true, true) => Some(Doubt::ThreadPolled),
+        (true, false) => None,
+    }
+}
+
+impl Settled {
+    /// A link to it; none to a span that is not kept.
+    fn link(&self, doubt: Doubt) -> Option<SpanLink> {
+        let to = SpanContext { trace_id: self.trace_id, span_id: self.span_id };
+        self.is_sampled.then_some(SpanLink { to, doubt })
     }
 }
 
@@ -474,6 +535,7 @@ mod tests {
             trace_id: [0; 16],
             span_id: [0; 8],
             parent: None,
+            link: None,
             trace_state: String::new(),
             protocol: "http",
             kind: side.kind,
@@ -487,7 +549,8 @@ mod tests {
         let place = Place { thread: side.thread, is_of_one_thread, has_polled, start_ns, end_ns };
         let address = |port: u16| ([127, 0, 0, 1], port).into();
         let ends = Ends { local: address(PORTS + side.connection), peer: address(80) };
-        let wire = Wire { ends, position: 0, is_client: side.kind == SpanKind::Client };
+        let wire =
+            Wire { line: Line::Addresses(ends), position: 0, is_client: side.kind == SpanKind::Client };
         Waiting { span, context, place, wire, series: SeriesId::default(), must_stay: false }
     }
 
@@ -497,12 +560,14 @@ mod tests {
         let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
         let mut requests = Requests::default();
         for side in sides {
-            let Wire { ends, .. } = waiting(side, None).wire;
+            let Waiting { wire, span, .. } = waiting(side, None);
+            let Line::Addresses(ends) = wire.line else { panic!("sides have addresses") };
+            let end = wire.line.client_end();
             if side.kind == SpanKind::Client {
-                linker.local.insert(ends, Arc::clone(&waiting(side, None).span.subject));
+                linker.local.insert(end, Local { subject: span.subject, ends, connection: 0 });
             } else {
-                linker.serving.entry(side.thread).or_default().insert(ends);
-                linker.receivers.insert(ends, side.thread);
+                linker.serving.entry(side.thread).or_default().insert(end);
+                linker.receivers.insert(end, side.thread);
             }
         }
         let mut sides: Vec<&Side> = sides.iter().collect();
@@ -510,7 +575,7 @@ mod tests {
         for side in sides {
             let waiting = waiting(side, None);
             if side.kind == SpanKind::Server {
-                linker.answered(&waiting.wire.ends);
+                linker.answered(&waiting.wire.line.client_end());
             }
             linker.add(waiting);
             linker.turn(side.end_ms * 1_000_000, &sampler, &mut requests);
@@ -569,6 +634,34 @@ mod tests {
         check(true, &moved, &[("b", "-"), ("c", "-"), ("m", "-")]);
     }
 
+    /// A call on a thread that served these; expects what it is linked to, and why it is no child of that.
+    fn check_link(call: Side, served: &[Side], expected: Option<(&str, Doubt)>) {
+        let mut linker = Linker::new(true, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
+        for side in served.iter().chain([&call]) {
+            linker.add(waiting(side, None));
+        }
+        linker.settle_all(&sampler, &mut Requests::default());
+        let spans = linker.take_spans(0);
+        let name =
+            |id: [u8; 8]| spans.iter().find(|span| span.span_id == id).map_or("lost", |span| &span.name);
+        let found = spans.iter().find(|span| *span.name == *call.name).expect("it is settled");
+        assert_eq!(found.link.map(|link| (name(link.to.span_id), link.doubt)), expected);
+        assert_eq!(found.parent, None);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_a_link() {
+        let served = |polls| Side { polls, ..server("b", 1, 8, (1, 19)) };
+        let call = || client("c", 2, 8, (3, 10));
+        check_link(call(), &[served(true)], Some(("b", Doubt::ThreadPolled)));
+        check_link(Side { polls: true, ..call() }, &[served(false)], Some(("b", Doubt::ThreadPolled)));
+        // Two requests at once, and none around it.
+        check_link(call(), &[served(true), server("d", 3, 8, (2, 18))], None);
+        check_link(client("c", 2, 8, (3, 30)), &[served(true)], None);
+        check_link(client("c", 2, 9, (3, 10)), &[served(true)], None);
+    }
+
     #[test]
     fn what_happens_in_a_request_names_it() {
         let mut linker = Linker::new(true, Arc::default());
@@ -576,7 +669,7 @@ mod tests {
         let ms = 1_000_000;
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Nothing);
         let server = waiting(&server("b", 1, 8, (1, 19)), None);
-        linker.serving.entry(8).or_default().insert(server.wire.ends);
+        linker.serving.entry(8).or_default().insert(server.wire.line.client_end());
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
         linker.serving.clear();
         linker.add(server);

@@ -307,6 +307,15 @@ impl Parser {
         }
     }
 
+    /// About the memory that its state takes beyond a small and constant part; 0 for those that keep no texts of requests that
+    /// are over.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Postgres(parser) => parser.held_bytes(),
+            Self::Http1(_) | Self::Redis(_) | Self::Dns(_) => 0,
+        }
+    }
+
     /// The connection ended, or nothing more of it will come: what waits is given out without a response.
     pub fn finish(&mut self, mark: Mark, output: &mut Output) {
         match self {

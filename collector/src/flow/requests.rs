@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::connection::Connection;
-use super::describe::{client_first, is_client};
+use super::describe::is_client;
 use super::protocol::{Attribute, Exchange, Pattern, Protocol, Value};
 use super::sampling::{duration_ns, end_ns};
 use crate::identity::Subject;
@@ -76,10 +76,11 @@ impl Requests {
     ) -> SeriesId {
         let metric = metric_name(exchange.protocol, exchange.pattern, side);
         let error = exchange.failure.as_ref().map(|failure| &*failure.kind);
-        let server = is_client(side).then(|| client_first(connection).peer);
+        let server = is_client(side).then(|| connection.client_first().peer);
         let subject = Arc::as_ptr(&connection.subject) as usize;
         let values = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
-        let mut fingerprint = self.hasher.start(&(subject, metric, error, server));
+        let path = connection.path.as_ref().filter(|_| server.is_some());
+        let mut fingerprint = self.hasher.start(&(subject, metric, error, server, path));
         for Attribute { key, value, .. } in values {
             match value {
                 Value::Text(text) => fingerprint.add(&(key, text)),
@@ -153,6 +154,19 @@ impl Times {
         let bounded = seconds.clamp(SECONDS_MIN, SECONDS_MAX);
         // Bucket `i` holds `(2^(i/8), 2^((i+1)/8)]`.
         let index = (bounded.log2() * f64::from(1 << SCALE)).ceil() as i32 - 1;
+        self.count(index, 1);
+        self.sum_seconds += seconds;
+    }
+
+    /// Adds what others had.
+    pub fn add_all(&mut self, other: &Self) {
+        for (place, count) in other.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+            self.count(other.offset + place as i32, *count);
+        }
+        self.sum_seconds += other.sum_seconds;
+    }
+
+    fn count(&mut self, index: i32, count: u64) {
         if self.buckets.is_empty() {
             self.offset = index;
         }
@@ -165,8 +179,7 @@ impl Times {
         if place >= self.buckets.len() {
             self.buckets.resize(place + 1, 0);
         }
-        self.buckets[place] += 1;
-        self.sum_seconds += seconds;
+        self.buckets[place] += count;
     }
 
     /// All of them.
@@ -225,8 +238,10 @@ fn metric_attributes(connection: &Connection, exchange: &Exchange, side: SpanKin
     let own = exchange.attributes.iter().filter(|attribute| attribute.is_metric);
     let mut attributes: Vec<(Text, Text)> =
         own.map(|attribute| (attribute.key.into(), text(&attribute.value))).collect();
-    if is_client(side) {
-        let server = client_first(connection).peer;
+    if let (true, Some(path)) = (is_client(side), &connection.path) {
+        attributes.push(("server.address".into(), path.to_string().into()));
+    } else if is_client(side) {
+        let server = connection.client_first().peer;
         if !server.ip().is_unspecified() {
             attributes.push(("server.address".into(), server.ip().to_string().into()));
         }

@@ -5,7 +5,7 @@
 use super::btf::Btf;
 
 /// Global variable, struct, field.
-const FIELDS: [(&str, &str, &str); 91] = [
+const FIELDS: [(&str, &str, &str); 102] = [
     ("TASK_GROUP_LEADER", "task_struct", "group_leader"),
     ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
     ("TASK_PID", "task_struct", "pid"),
@@ -81,6 +81,17 @@ const FIELDS: [(&str, &str, &str); 91] = [
     ("SOCK_STATE", "sock_common", "skc_state"),
     ("THREAD_STATUS", "thread_info", "status"),
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received"),
+    ("TCP_SEGS_OUT", "tcp_sock", "segs_out"),
+    ("TCP_SEGS_IN", "tcp_sock", "segs_in"),
+    ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans"),
+    ("TCP_SND_UNA", "tcp_sock", "snd_una"),
+    ("TCP_RCV_NXT", "tcp_sock", "rcv_nxt"),
+    ("SOCK_TYPE", "sock", "sk_type"),
+    ("SOCK_SOCKET", "sock", "sk_socket"),
+    ("UNIX_PEER", "unix_sock", "peer"),
+    ("UNIX_ADDR", "unix_sock", "addr"),
+    ("UNIX_ADDRESS_LEN", "unix_address", "len"),
+    ("UNIX_ADDRESS_NAME", "unix_address", "name"),
     ("REQUEST_CMD_FLAGS", "request", "cmd_flags"),
     ("REQUEST_DATA_LEN", "request", "__data_len"),
     ("REQUEST_BIO", "request", "bio"),
@@ -121,7 +132,8 @@ pub fn of(btf: &Btf) -> Vec<(&'static str, u32)> {
 type Nested =
     (&'static str, &'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]);
 
-const NESTED: [Nested; 2] = [
+const NESTED: [Nested; 3] = [
+    ("SOCKET_INODE", &[("socket_alloc", "vfs_inode")], &[("inode", "i_ino")]),
     (
         "SOCK_CGROUP",
         &[("sock", "sk_cgrp_data")],

@@ -17,6 +17,7 @@ use collector_common::limits::{DECISIONS_MAX, PROCESS_RING_BYTES, place_of};
 use collector_common::loss::{KernelCounter, kernel_counter};
 
 use super::btf::Btf;
+use super::flow_maps::FlowMaps;
 use super::hook::Hook;
 use super::hooks::{self, Tracepoint};
 use super::inbox::Inbox;
@@ -100,6 +101,7 @@ pub struct Kernel {
     detail_ring: RingBuf<MapData>,
     slow_ring: RingBuf<MapData>,
     flow_ring: RingBuf<MapData>,
+    flows: FlowMaps,
     decisions: Array<MapData, u64>,
     skip_share: Array<MapData, u32>,
     stderr: StderrTails,
@@ -133,6 +135,7 @@ impl Kernel {
         let detail_ring = RingBuf::try_from(take_map(&mut ebpf, "DETAIL_RING")?)?;
         let slow_ring = RingBuf::try_from(take_map(&mut ebpf, "SLOW_RING")?)?;
         let flow_ring = RingBuf::try_from(take_map(&mut ebpf, "FLOW_RING")?)?;
+        let flows = FlowMaps::take(&mut ebpf)?;
         let decisions = Array::try_from(take_map(&mut ebpf, "DECISIONS")?)?;
         let skip_share = Array::try_from(take_map(&mut ebpf, "SKIP_SHARE")?)?;
         let io = IoMaps::take(&mut ebpf)?;
@@ -148,6 +151,7 @@ impl Kernel {
             detail_ring,
             slow_ring,
             flow_ring,
+            flows,
             decisions,
             skip_share,
             stderr,
@@ -237,6 +241,11 @@ impl Kernel {
             }
         }
         (bytes, true)
+    }
+
+    /// Bytes sent and received over a connection until now, by the key and number that it was told with; `None` if it is gone.
+    pub fn moved(&self, key: u64, number: u64, is_datagram: bool) -> Option<[u64; 2]> {
+        self.flows.moved(key, number, is_datagram)
     }
 
     /// Tells the kernel side which share of exchanges, of 2^32, to leave out.
@@ -497,7 +506,7 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
         loader.map_max_entries("READY", 1);
     }
     if !options.watch_flows {
-        for map in ["CONNECTIONS", "DATAGRAM_SOCKETS", "DECISIONS", "THREAD_TIMES"] {
+        for map in ["CONNECTIONS", "DATAGRAM_SOCKETS", "UNIX_SOCKETS", "DECISIONS", "THREAD_TIMES"] {
             loader.map_max_entries(map, 1);
         }
         loader.map_max_entries("FLOW_RING", FLOW_RING_BYTES_UNUSED);

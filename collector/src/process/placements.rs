@@ -37,6 +37,11 @@ impl Placements {
         self.waiting.push(Placement { cgroup_id, subject: Arc::clone(subject) });
     }
 
+    /// Whose a cgroup is, if that was told.
+    pub fn subject(&self, cgroup_id: u64) -> Option<&Arc<Subject>> {
+        self.told.get(&cgroup_id)
+    }
+
     /// Takes the news.
     pub fn take(&mut self) -> Vec<Placement> {
         std::mem::take(&mut self.waiting)

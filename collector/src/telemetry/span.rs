@@ -44,6 +44,24 @@ pub enum Proof {
     Thread,
 }
 
+/// Why a span that may have caused another is not its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Its thread asked an event queue meanwhile, and may have done something else since.
+    ThreadPolled,
+    /// Another thread ended it.
+    ThreadLeft,
+}
+
+/// The one span that may have caused another, where that is not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanLink {
+    /// That span.
+    pub to: SpanContext,
+    /// Why it is not the parent.
+    pub doubt: Doubt,
+}
+
 /// Which span something else happened in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanContext {
@@ -66,6 +84,8 @@ pub struct Span {
     pub span_id: [u8; 8],
     /// The parent, and how it was found; `None` for a root.
     pub parent: Option<([u8; 8], Proof)>,
+    /// What may have caused a root.
+    pub link: Option<SpanLink>,
     /// `tracestate` as it came; may be empty.
     pub trace_state: String,
     /// The protocol, as `--protocol` takes it.
@@ -111,6 +131,16 @@ impl Proof {
             Self::Header => "header",
             Self::Connection => "connection",
             Self::Thread => "thread",
+        }
+    }
+}
+
+impl Doubt {
+    /// The value of `kansoku.link.proof` on the link.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ThreadPolled => "thread_polled",
+            Self::ThreadLeft => "thread_left",
         }
     }
 }

@@ -86,6 +86,11 @@ impl Postgres {
         Progress::More
     }
 
+    /// About the memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        self.requests.carried_bytes() + self.responses.carried_bytes() + self.session.held_bytes()
+    }
+
     /// Whether nothing waits for its response.
     pub fn is_idle(&self) -> bool {
         self.session.is_idle()

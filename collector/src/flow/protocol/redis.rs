@@ -26,6 +26,9 @@ const ARGUMENTS_MAX: u64 = 16;
 /// Bytes of an error's first word.
 const ERROR_BYTES_MAX: usize = 31;
 
+/// Silence after which a client that sends ahead has all its replies.
+const SILENCE_NS: u64 = 1_000_000_000;
+
 /// What starts a push of a channel's message.
 const MESSAGES: [&[u8]; 3] = [b"message", b"pmessage", b"smessage"];
 
@@ -106,6 +109,9 @@ impl Redis {
             self.session.settle(output);
             // What a full ring lost has no bytes at all, and is counted by the turns of the connection.
             self.session.has_unread &= !piece.bytes.is_empty();
+            if piece.is_turn {
+                self.session.go_on(piece.mark);
+            }
         }
         let reader = if is_command { &mut self.commands } else { &mut self.replies };
         if piece.is_turn {
@@ -132,7 +138,9 @@ impl Redis {
             self.session.pass(is_command, bytes.len() as u64 + piece.missing, piece.mark);
         } else if piece.missing > 0 {
             let value = reader.skip(piece.missing, piece.mark);
-            self.session.has_unread |= is_command && reader.is_lost() && !piece.bytes.is_empty();
+            let hides_commands = is_command && reader.is_lost() && !piece.bytes.is_empty();
+            self.session.has_unread |= hides_commands;
+            self.session.has_hole |= hides_commands;
             if reader.is_lost() && value.is_none() {
                 self.session.lose(is_command, None);
                 self.session.pass(is_command, piece.missing, piece.mark);
@@ -166,6 +174,11 @@ struct Session {
     is_lost: bool,
     /// Commands stood behind the captured bytes of a piece: replies that answer nothing else are theirs.
     has_unread: bool,
+    /// Commands of the last batch were not read.
+    has_hole: bool,
+    /// The client sends more before all of such a batch is answered: which reply answers what is not known.
+    is_unsure: bool,
+    last_reply_ns: u64,
     is_subscribed: bool,
     /// After `CLIENT REPLY SKIP`: the next command has no reply.
     skips_next: bool,
@@ -220,7 +233,24 @@ impl Session {
         Progress::More
     }
 
+    /// The client sends again after it got replies. One that sends ahead of replies behind a hole is read again once it was
+    /// silent for so long that all must be answered.
+    fn go_on(&mut self, mark: Mark) {
+        let is_answered = self.pending.is_empty();
+        if self.is_unsure {
+            let silence_ns = mark.begun_ns.saturating_sub(self.last_reply_ns);
+            self.is_unsure = !is_answered || silence_ns < SILENCE_NS;
+        } else if std::mem::take(&mut self.has_hole) {
+            self.is_unsure = !is_answered;
+        }
+    }
+
     fn push(&mut self, pending: Pending, output: &mut Output) {
+        if self.is_unsure {
+            // Its reply is one of those that answer nothing that is known.
+            self.has_unread = true;
+            return;
+        }
         if self.pending.len() >= PENDING_MAX
             && let Some(oldest) = self.pending.pop_front()
         {
@@ -231,6 +261,7 @@ impl Session {
     }
 
     fn take_reply(&mut self, value: &Value, output: &mut Output) -> Progress {
+        self.last_reply_ns = value.extent.last.time_ns;
         let is_array = value.kind == b'*';
         if (is_array || value.kind == b'>') && self.is_unasked(value, is_array, output) {
             return Progress::More;

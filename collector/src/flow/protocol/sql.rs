@@ -40,6 +40,7 @@ pub struct Statement {
 #[derive(Debug, Default)]
 pub struct Cache {
     slots: Vec<Option<(u64, Arc<Statement>)>>,
+    held_bytes: usize,
 }
 
 /// Reads a text, `is_cut` if its end is missing. Time is linear in its bytes.
@@ -66,7 +67,20 @@ pub fn normalise(source: &[u8], is_cut: bool) -> Statement {
     Statement { text: writer.finish(is_cut || lexer.is_hidden()), summary, operation, collection }
 }
 
+impl Statement {
+    /// About the memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        let collection = self.collection.as_ref().map_or(0, |collection| collection.len());
+        size_of::<Self>() + self.text.len() + self.summary.len() + collection
+    }
+}
+
 impl Cache {
+    /// About the memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes + self.slots.capacity() * size_of::<Option<(u64, Arc<Statement>)>>()
+    }
+
     /// The normalised form of a text.
     pub fn normalise(&mut self, source: &[u8], is_cut: bool) -> Arc<Statement> {
         if self.slots.is_empty() {
@@ -79,7 +93,9 @@ impl Cache {
             Some((known, statement)) if *known == hash => Arc::clone(statement),
             _ => {
                 let statement = Arc::new(normalise(source, is_cut));
-                *slot = Some((hash, Arc::clone(&statement)));
+                let before = slot.replace((hash, Arc::clone(&statement)));
+                self.held_bytes += statement.held_bytes();
+                self.held_bytes -= before.map_or(0, |(_, before)| before.held_bytes());
                 statement
             }
         }

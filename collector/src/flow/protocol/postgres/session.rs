@@ -56,6 +56,13 @@ impl Session {
         self.pending.is_empty() && !self.is_copying
     }
 
+    /// About the memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        let texts = self.pending.iter().filter_map(|pending| pending.statement.as_ref());
+        let pending = self.pending.capacity() * size_of::<Pending>();
+        self.statements.held_bytes() + pending + texts.map(|text| text.held_bytes()).sum::<usize>()
+    }
+
     /// What waits for an answer.
     #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize) {

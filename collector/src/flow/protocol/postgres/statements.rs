@@ -32,9 +32,15 @@ struct Names<const MAX: usize> {
     statements: FnvHashMap<Box<[u8]>, (u64, Arc<Statement>)>,
     /// Uses so far, so that the least used is found.
     uses: u64,
+    held_bytes: usize,
 }
 
 impl Statements {
+    /// About the memory that they take.
+    pub fn held_bytes(&self) -> usize {
+        self.named.held_bytes + self.portals.held_bytes + self.cache.held_bytes()
+    }
+
     /// Reads a text.
     pub fn read(&mut self, text: &[u8], is_cut: bool) -> Arc<Statement> {
         self.cache.normalise(text, is_cut)
@@ -67,12 +73,12 @@ impl Statements {
 
     /// Forgets a statement.
     pub fn close(&mut self, name: &[u8]) {
-        self.named.statements.remove(name);
+        self.named.remove(name);
     }
 
     /// Forgets a portal.
     pub fn close_portal(&mut self, portal: &[u8]) {
-        self.portals.statements.remove(portal);
+        self.portals.remove(portal);
     }
 
     /// Messages were lost that may have replaced the unnamed ones.
@@ -99,16 +105,29 @@ impl<const MAX: usize> Names<MAX> {
     /// Under a name that had another statement before.
     fn insert(&mut self, name: &[u8], statement: Option<Arc<Statement>>) {
         let Some(statement) = statement.filter(|_| name.len() <= NAME_BYTES_MAX) else {
-            self.statements.remove(name);
+            self.remove(name);
             return;
         };
         if self.statements.len() >= MAX && !self.statements.contains_key(name) {
             let oldest = self.statements.iter().min_by_key(|(_, (used, _))| *used);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                self.statements.remove(&oldest);
+                self.remove(&oldest);
             }
         }
+        self.remove(name);
         self.uses += 1;
+        self.held_bytes += held_bytes(name, &statement);
         self.statements.insert(name.into(), (self.uses, statement));
     }
+
+    fn remove(&mut self, name: &[u8]) {
+        if let Some((_, statement)) = self.statements.remove(name) {
+            self.held_bytes -= held_bytes(name, &statement);
+        }
+    }
+}
+
+/// About the memory that a name with its statement takes. One that the cache has too counts twice.
+fn held_bytes(name: &[u8], statement: &Statement) -> usize {
+    size_of::<(Box<[u8]>, u64, Arc<Statement>)>() + name.len() + statement.held_bytes()
 }

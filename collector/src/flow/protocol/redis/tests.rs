@@ -281,6 +281,35 @@ fn holes() {
     );
 }
 
+/// Behind commands that were not captured nobody knows which reply answers what is sent before all are answered.
+#[test]
+fn sent_ahead_behind_a_hole() {
+    let (first, get, later) =
+        ("*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$1\r\na\r\n", "*2\r\n$4\r\nINCR\r\n$1\r\nb\r\n");
+    let batch = format!("{first}{get}");
+    check_pieces(
+        &[
+            (Request, &batch, 60),
+            (Response, "+PONG\r\n", 0),
+            (Request, later, 0),
+            (Response, "$1\r\nx\r\n:1\r\n:2\r\n:3\r\n", 0),
+        ],
+        &["PING: PING 14/7", "GET: GET ? 20/7"],
+        (3, 0),
+    );
+    // A client that waits for all replies is read on.
+    check_pieces(
+        &[
+            (Request, &batch, 30),
+            (Response, "+PONG\r\n$1\r\nx\r\n:1\r\n", 0),
+            (Request, later, 0),
+            (Response, ":2\r\n", 0),
+        ],
+        &["PING: PING 14/7", "GET: GET ? 20/7", "INCR: INCR ? 21/4"],
+        (1, 0),
+    );
+}
+
 #[test]
 fn what_makes_no_sense_is_rejected_until_the_turn() {
     check_pieces(

@@ -1,0 +1,95 @@
+//! Many connections at once: what they take together is bounded, and what is dropped is counted.
+
+use collector_common::event::{Head, Task};
+use collector_common::flow::{Ends as RawEnds, MessageHead, Way};
+
+use super::*;
+use state::STATE_BYTES_MAX;
+
+fn flows(ledger: &Arc<Ledger>) -> Flows {
+    let sampling = SamplingOptions { ratio: 1.0, per_second_max: u32::MAX, slow_ns: u64::MAX };
+    let options = FlowOptions { sampling, exchanges_per_second_max: u64::MAX, counts_polls: true };
+    Flows::new(&options, 0, 0, Arc::clone(ledger))
+}
+
+fn open(flows: &mut Flows, number: u64) {
+    let head = Head { kind: 0, record_bytes: 0, time_ns: 1 };
+    let record = OpenRecord {
+        head,
+        task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
+        connection: number,
+        ends: RawEnds { addresses: [[127; 16]; 2], ports: [5000, 5432], family: 2, protocol: 6 },
+        role: Role::Client as u32,
+        padding: 0,
+        sequence: number,
+        key: number,
+    };
+    let connection = Connection::new(&record, flows.nobody.clone(), true);
+    flows.connections.insert(number, connection);
+}
+
+fn send(flows: &mut Flows, connection: u64, bytes: &[u8], number: u32, position: u64) {
+    let head = MessageHead {
+        head: Head { kind: 0, record_bytes: 0, time_ns: u64::from(number) },
+        connection,
+        position,
+        length: bytes.len() as u32,
+        captured: bytes.len() as u32,
+        tgid: 1,
+        tid: 1,
+        number,
+        turns: 1,
+        way: Way::Sent as u16,
+        is_after_skip: 0,
+        polls: 0,
+        begun_ns: 0,
+        times: [0; 6],
+    };
+    flows.on_message(&Message { head: &head, bytes });
+}
+
+/// A statement of PostgreSQL that is prepared under a name of its own, of some hundred bytes.
+fn prepare(number: u32) -> Vec<u8> {
+    let columns: Vec<String> = (0..60).map(|column| format!("column_{number}_{column}")).collect();
+    let body = format!("s{number}\0select {} from shelf\0\0\0", columns.join(", "));
+    [&b"P"[..], &(body.len() as u32 + 4).to_be_bytes(), body.as_bytes()].concat()
+}
+
+/// Ten thousand connections that prepare more than there is room for, and all of them ask something that nobody answers.
+#[test]
+fn states_of_many_connections_are_bounded() {
+    const CONNECTIONS: u64 = 10_000;
+    const STATEMENTS: u32 = 5;
+    let ledger = Arc::new(Ledger::default());
+    let mut flows = flows(&ledger);
+    let startup = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    let startup = [&(startup.len() as u32).to_be_bytes()[..], &startup[4..]].concat();
+    let question = b"Q\0\0\0\x0dselect 1\0";
+    let statements: Vec<Vec<u8>> = (0..STATEMENTS).map(prepare).collect();
+    for connection in 1..=CONNECTIONS {
+        open(&mut flows, connection);
+        let (mut number, mut position) = (0, 0);
+        for bytes in std::iter::once(&startup).chain(&statements).map(Vec::as_slice).chain([&question[..]]) {
+            number += 1;
+            send(&mut flows, connection, bytes, number, position);
+            position += bytes.len() as u64;
+        }
+        assert!(flows.states.sum_bytes() <= STATE_BYTES_MAX);
+    }
+    let dropped = flows.states.dropped;
+    assert!(dropped > CONNECTIONS / 10 && dropped < CONNECTIONS, "{dropped}");
+    // What waited in a dropped state is counted, and nothing else is lost.
+    let waiting: Vec<u64> = flows.connections.keys().copied().collect();
+    let broken = |ledger: &Ledger| {
+        let account = ledger.account(Signal::Span);
+        account
+            .lost
+            .iter()
+            .filter(|(reason, _)| *reason == LossReason::ExchangeBroken)
+            .map(|loss| loss.1)
+            .sum::<u64>()
+    };
+    assert_eq!(broken(&ledger), dropped);
+    waiting.into_iter().for_each(|number| flows.forget_state(number));
+    assert_eq!(broken(&ledger), CONNECTIONS);
+}
