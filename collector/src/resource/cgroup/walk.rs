@@ -104,6 +104,7 @@ impl Walk {
         classify: &mut Classify,
     ) -> bool {
         let bit = 1u32 << index;
+        let had = self.count(bit);
         self.nodes.values_mut().for_each(|node| node.hierarchies &= !bit);
         let mut changed = false;
         // Directories still to be read: path without "/" at the end, depth, and the key above.
@@ -133,9 +134,15 @@ impl Walk {
                 path.truncate(length);
             }
         }
-        let before = self.nodes.len();
+        // One that went from here may stand in the next hierarchy still: that is looked at then, too.
+        let has_lost_some = self.count(bit) < had;
         self.nodes.retain(|_, node| node.hierarchies != 0);
-        changed || self.nodes.len() != before
+        changed || has_lost_some
+    }
+
+    /// How many cgroups stand in a hierarchy.
+    fn count(&self, bit: u32) -> usize {
+        self.nodes.values().filter(|node| node.hierarchies & bit != 0).count()
     }
 
     /// Remembers a cgroup. Whether it is new.
@@ -260,6 +267,23 @@ mod tests {
         std::fs::remove_dir(place.path().join("memory/c3")).expect("empty");
         std::fs::remove_dir_all(place.path().join("memory/pod/c1/docker")).expect("there");
         check(&["/", "/c4", "/pod", "/pod/c1", "/u1"]);
+    }
+
+    /// A container stands in all hierarchies, and goes from all at once.
+    #[test]
+    fn who_went_from_all_hierarchies_is_gone_at_the_next_walk() {
+        let place = tempfile::tempdir().expect("a directory");
+        make(place.path(), &["memory/c1", "v2/c1", "memory/c2", "v2/c2"]);
+        let (memory, v2) = (place.path().join("memory"), place.path().join("v2"));
+        let hierarchies = Hierarchies::at(&[(&["memory"], &memory)], Some(&v2)).expect("there");
+        let (mut walk, mut buffers) = (Walk::default(), Buffers::default());
+        for _ in 0..3 {
+            assert_eq!(walk.walk(&hierarchies, &mut buffers, &mut classify).len(), 3, "with the root");
+        }
+        for hierarchy in [&memory, &v2] {
+            std::fs::remove_dir(hierarchy.join("c1")).expect("empty");
+        }
+        assert_eq!(walk.walk(&hierarchies, &mut buffers, &mut classify).len(), 2);
     }
 
     #[test]
