@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::agent::{STOP_MAX, run_to_end};
 use tests::api_server::ApiServer;
-use tests::daemon::{Daemon, Launch, Stop};
+use tests::daemon::{Daemon, Launch};
 use tests::pod_networks::PodNetworks;
 use tests::pods::{api_pod, start, stop, uid};
 use tests::receiver::{Behaviour, Protocol, Receiver};

@@ -595,8 +595,9 @@ mod tests {
             let mut output = Output::default();
             say(&mut connection, (Way::Received, GET, 1, 1, 0), &mut output);
             let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
-            let record = CloseRecord { head, connection: 5, messages, turns: messages };
-            connection.end(&record, &mut output);
+            let record =
+                CloseRecord { head, connection: 5, messages, turns: messages, ..CloseRecord::new_zeroed() };
+            connection.close(&record, &mut output);
             let found = (output.exchanges.len(), output.abandoned, connection.take_lost_exchanges());
             assert_eq!(found, (exchanges, abandoned, 0), "{messages} messages");
         }
