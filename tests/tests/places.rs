@@ -18,7 +18,7 @@ const WRITES: f64 = 1000.0;
 #[test]
 fn places_are_given_to_others() {
     let (agent, endpoint) = endpoint::start(&["io.by_process=true"]);
-    let many = ContainerCgroup::make("p1ace5");
+    let many = ContainerCgroup::make("91ace5");
     let script = format!("for i in $(seq {PROCESSES}); do /usr/bin/true; done");
     let (mut overflow, mut opened) = (0.0, 0.0);
     for round in 0..ROUNDS {
