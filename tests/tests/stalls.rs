@@ -203,8 +203,10 @@ fn reclaim_as_perf_counts() {
     let reader = container.hold(command(&["/usr/bin/dd", &from, "of=/dev/null", "bs=64k", "status=none"]));
     let events = ["vmscan:mm_vmscan_memcg_reclaim_begin", "vmscan:mm_vmscan_direct_reclaim_begin"];
     let perf = PerfStat::attach(reader.pid(), &events);
+    let started = Instant::now();
     reader.let_go();
     reader.output();
+    let ran_s = started.elapsed().as_secs_f64();
     let [of_cgroup, of_node] = perf.counts()[..] else { panic!("two counts") };
     assert!(of_cgroup > 50.0, "{of_cgroup} times");
     let page = endpoint.scrape_of(&container);
@@ -212,11 +214,14 @@ fn reclaim_as_perf_counts() {
     let counted = page.by("memory_reclaim_duration_seconds_count", &own, &["memory_reclaim_scope"]);
     let told = BTreeMap::from([("cgroup".to_owned(), of_cgroup), ("node".to_owned(), of_node)]);
     assert_eq!(counted, told.into_iter().filter(|(_, count)| *count > 0.0).collect());
-    // The kernel's own measure of the same: the only thread of the container could not go on meanwhile.
+    // Pressure is of the same order, but an average over CPUs by what they had to do, and without the waits for a CPU.
     let seconds = page.sum("memory_reclaim_duration_seconds_sum", &own);
     let [some, _] = pressure(&container, "memory");
     println!("reclaim {seconds} s, pressure {some} s");
-    assert!(seconds > 0.0 && seconds < some * 1.1, "{seconds} s, the kernel says {some} s");
+    assert!(
+        some > 0.0 && seconds > some * 0.3 && seconds < ran_s,
+        "{seconds} s of {ran_s} s, pressure {some} s"
+    );
     stop(agent);
 }
 
