@@ -9,9 +9,9 @@ use tests::agent::STOP_MAX;
 use tests::cgroup::ContainerCgroup;
 use tests::endpoint;
 
-/// Processes that come and go in a round. Each takes about four places, and there are 16,384 at most: nine rounds are too many.
+/// Processes that come and go in a round. Each takes about four places, and there are 16,384 at most: nine rounds are enough to fill them.
 const PROCESSES: usize = 500;
-const ROUNDS_BEFORE: usize = 6;
+const ROUNDS_BEFORE: usize = 5;
 const ROUNDS_AFTER: usize = 5;
 
 /// How often the agent looks for who is gone, and a bit.
