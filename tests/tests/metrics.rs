@@ -260,7 +260,8 @@ fn of_one_snapshot(
     victoria: &VictoriaMetrics,
 ) -> BTreeMap<String, (Values, Values)> {
     const COUNTER: &str = "kansoku_metrics_collections_total";
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // Scrapes and exports meet in one snapshot now and then.
+    let deadline = Instant::now() + Duration::from_secs(90);
     let (scraped, sent, time_unix_ms) = loop {
         let scraped = prometheus.query(r#"{__name__!="",job="agent"}"#);
         let sent = victoria.export();
