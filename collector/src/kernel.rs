@@ -14,6 +14,7 @@ mod hooks;
 mod inbox;
 mod io_maps;
 mod layout;
+mod map;
 mod mapped_files;
 mod object;
 mod online;

@@ -2,23 +2,17 @@
 //!
 //! Refuses: whose they are.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
-use aya::{Ebpf, Pod};
 use collector_common::flow::ConnectionState;
 
-/// The maps' value. A type of our own, because a foreign trait cannot be given to a foreign type.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Plain(ConnectionState);
-
-// SAFETY: it is plain data without padding (zerocopy checks it), valid for any bytes.
-unsafe impl Pod for Plain {}
+use super::map::{Plain, take_map};
 
 /// The kernel's maps.
 pub struct FlowMaps {
-    streams: HashMap<MapData, u64, Plain>,
-    datagrams: Array<MapData, Plain>,
+    streams: HashMap<MapData, u64, Plain<ConnectionState>>,
+    datagrams: Array<MapData, Plain<ConnectionState>>,
 }
 
 impl FlowMaps {
@@ -28,13 +22,9 @@ impl FlowMaps {
     ///
     /// If they are not there or of other types: the object and the daemon do not belong together.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
-        let mut map = |name| {
-            ebpf.take_map(name)
-                .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
-        };
         Ok(Self {
-            streams: HashMap::try_from(map("CONNECTIONS")?)?,
-            datagrams: Array::try_from(map("DATAGRAM_SOCKETS")?)?,
+            streams: HashMap::try_from(take_map(ebpf, "CONNECTIONS")?)?,
+            datagrams: Array::try_from(take_map(ebpf, "DATAGRAM_SOCKETS")?)?,
         })
     }
 

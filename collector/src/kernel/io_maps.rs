@@ -3,11 +3,11 @@
 //! Refuses: whose a cgroup is, and what the numbers are called.
 
 use anyhow::{Context, Result};
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, Queue};
-use aya::{Ebpf, Pod};
-use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP, OVERFLOW_PLACE, Watch};
+use collector_common::io::{Distribution, FileCounts, FileKey, Key, OVERFLOW_CGROUP, OVERFLOW_PLACE};
 
-use super::object::take_map;
+use super::map::{Plain, take_map};
 
 /// Bytes of all distributions in the kernel, at most.
 const DISTRIBUTION_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -19,22 +19,6 @@ const DISTRIBUTIONS_MAX: usize = 16_384;
 /// The key of what found no place.
 const OVERFLOW: Key =
     Key { cgroup_id: OVERFLOW_CGROUP, detail: 0, measure: 0, operation: 0, label: 0, error: 0 };
-
-/// The maps' keys and values. Types of our own, because a foreign trait cannot be given to a foreign type.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub struct Plain<T>(pub T);
-
-// SAFETY: these are plain data without padding (zerocopy checks it), valid for any bytes.
-unsafe impl Pod for Plain<Key> {}
-// SAFETY: as above.
-unsafe impl Pod for Plain<Distribution> {}
-// SAFETY: as above.
-unsafe impl Pod for Plain<FileKey> {}
-// SAFETY: as above.
-unsafe impl Pod for Plain<FileCounts> {}
-// SAFETY: as above.
-unsafe impl Pod for Plain<Watch> {}
 
 /// The kernel's maps.
 pub struct IoMaps {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoint};
 use aya::sys::{Stats, enable_stats};
 use aya::{BtfError, Ebpf, EbpfLoader};
@@ -23,6 +23,7 @@ use super::hooks::{self, Tracepoint};
 use super::inbox::Inbox;
 use super::io_maps::{self, IoMaps};
 use super::layout;
+use super::map::take_map;
 use super::online::online_cpus;
 use super::sampler::{CpuSampler, SampleSource, sample_ring_bytes};
 use super::sideband::Sideband;
@@ -140,7 +141,7 @@ impl Kernel {
         let skip_share = Array::try_from(take_map(&mut ebpf, "SKIP_SHARE")?)?;
         let io = IoMaps::take(&mut ebpf)?;
         let system_calls = SystemCallHooks::take(&mut ebpf)?;
-        let stderr = StderrTails::new(take_map(&mut ebpf, "STDERR")?)?;
+        let stderr = StderrTails::take(&mut ebpf, options.keep_stderr)?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, "COUNTERS")?)?;
         let logger = (options.log_level > 0).then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let mut kernel = Self {
@@ -518,16 +519,6 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
     for map in ["DISTRIBUTIONS", "PLACES", "FREE_PLACES"] {
         loader.map_max_entries(map, distributions);
     }
-}
-
-/// Takes a map out of the object.
-///
-/// # Errors
-///
-/// If it has no such map: it and the daemon do not belong together.
-pub fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
-    ebpf.take_map(name)
-        .with_context(|| format!("the eBPF object has no map {name}: rebuild it (cargo xtask ebpf)"))
 }
 
 fn load_btf(ebpf: &mut Ebpf, program: &str, tracepoint: &str, types: &aya::Btf) -> Result<()> {

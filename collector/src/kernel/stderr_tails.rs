@@ -3,25 +3,20 @@
 //! Refuses: bytes of another process that has the id now; the start tells them apart.
 
 use anyhow::Result;
-use aya::Pod;
-use aya::maps::{Array, Map, MapData};
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
 use collector_common::crash::StderrTail;
 use collector_common::limits::{STDERR_PROCESSES_MAX, place_of};
+
+use super::map::{Plain, take_map};
 
 /// Last words are written within this time before the end.
 const LAST_WORDS_NS: u64 = 5_000_000_000;
 
-/// The map's value. A type of our own, because a foreign trait cannot be given to a foreign type.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Value(StderrTail);
-
-// SAFETY: the record is plain data without padding (zerocopy checks it), valid for any bytes.
-unsafe impl Pod for Value {}
-
 /// The kernel's map.
 pub struct StderrTails {
-    map: Array<MapData, Value>,
+    map: Array<MapData, Plain<StderrTail>>,
+    is_kept: bool,
     missed_ns: Option<u64>,
 }
 
@@ -35,13 +30,13 @@ pub struct Tail {
 }
 
 impl StderrTails {
-    /// Takes the map.
+    /// Takes the map out of the object. `is_kept` is whether anything is written there.
     ///
     /// # Errors
     ///
-    /// If the object's map is of another type: the object and the daemon do not belong together.
-    pub fn new(map: Map) -> Result<Self> {
-        Ok(Self { map: Array::try_from(map)?, missed_ns: None })
+    /// If it is not there or of another type: the object and the daemon do not belong together.
+    pub fn take(ebpf: &mut Ebpf, is_kept: bool) -> Result<Self> {
+        Ok(Self { map: Array::try_from(take_map(ebpf, "STDERR")?)?, is_kept, missed_ns: None })
     }
 
     /// Nobody saw what was written until then, `CLOCK_MONOTONIC`.
@@ -49,14 +44,15 @@ impl StderrTails {
         self.missed_ns = Some(now_ns);
     }
 
-    /// Whether last words before that moment may have been missed.
+    /// Whether last words before that moment may have been missed that would have been kept.
     pub fn may_have_missed(&self, time_ns: u64) -> bool {
-        self.missed_ns.is_some_and(|missed_ns| time_ns.saturating_sub(missed_ns) < LAST_WORDS_NS)
+        self.is_kept
+            && self.missed_ns.is_some_and(|missed_ns| time_ns.saturating_sub(missed_ns) < LAST_WORDS_NS)
     }
 
     /// A process's last bytes; `None` if it wrote nothing, or another process took its place.
     pub fn of(&self, tgid: u32, start_ns: u64) -> Option<Tail> {
-        let Value(tail) = self.map.get(&place_of(tgid, STDERR_PROCESSES_MAX), 0).ok()?;
+        let Plain(tail) = self.map.get(&place_of(tgid, STDERR_PROCESSES_MAX), 0).ok()?;
         if tail.tgid != tgid || tail.start_ns != start_ns || tail.total_bytes == 0 {
             return None;
         }

@@ -16,8 +16,7 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use collector_common::io::Watch;
 
 use super::duty::{Costs, Duty, Watched, WatchedTime};
-use super::io_maps::Plain;
-use super::object::take_map;
+use super::map::{Plain, take_map};
 
 /// Reads that find out what a call costs: the fastest of so many batches counts, because the others were disturbed.
 const TRIAL_BATCHES: usize = 16;
