@@ -29,7 +29,7 @@ use crate::address;
 use crate::identity::{PeerEvent, Peers, Subject};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
-use crate::telemetry::{Metric, MetricKind, Owner as MetricOwner, Point, ProcessName, Span};
+use crate::telemetry::{Metric, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
@@ -329,31 +329,8 @@ impl Flows {
         metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());
         metrics.extend(self.peers.metrics(self.start_unix_ns));
-        metrics.extend(self.state_metrics());
+        metrics.extend(self.states.metrics(self.start_unix_ns));
         metrics
-    }
-
-    /// What the agent keeps of connections.
-    fn state_metrics(&self) -> [Metric; 2] {
-        let dropped =
-            Point::number(MetricOwner::Agent, Vec::new(), self.start_unix_ns, self.states.dropped as f64);
-        let held = Point::number(MetricOwner::Agent, Vec::new(), 0, self.states.sum_bytes() as f64);
-        [
-            Metric::new(
-                MetricKind::Counter,
-                "kansoku.flow.states.dropped",
-                "{connection}",
-                "States of protocols that were dropped because all together were too large.",
-            )
-            .with(vec![dropped]),
-            Metric::new(
-                MetricKind::Gauge,
-                "kansoku.flow.states.size",
-                "By",
-                "About the memory that connections' protocols keep.",
-            )
-            .with(vec![held]),
-        ]
     }
 
     /// What a thread served from one moment to another, both of `CLOCK_MONOTONIC`.

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::telemetry::{Metric, MetricKind, Owner, Point};
+
 /// Bytes of all states together.
 pub const STATE_BYTES_MAX: usize = 32 << 20;
 
@@ -50,6 +52,28 @@ impl States {
         let numbers: Vec<u64> = sizes.into_iter().take_while(enough).map(|(_, number)| number).collect();
         self.dropped += numbers.len() as u64;
         numbers
+    }
+
+    /// What is kept, and how often something had to go since `start_unix_ns`.
+    pub fn metrics(&self, start_unix_ns: u64) -> [Metric; 2] {
+        let dropped = Point::number(Owner::Agent, Vec::new(), start_unix_ns, self.dropped as f64);
+        let held = Point::number(Owner::Agent, Vec::new(), 0, self.sum_bytes() as f64);
+        [
+            Metric::new(
+                MetricKind::Counter,
+                "kansoku.flow.states.dropped",
+                "{connection}",
+                "States of protocols that were dropped because all together were too large.",
+            )
+            .with(vec![dropped]),
+            Metric::new(
+                MetricKind::Gauge,
+                "kansoku.flow.states.size",
+                "By",
+                "About the memory that connections' protocols keep.",
+            )
+            .with(vec![held]),
+        ]
     }
 }
 
