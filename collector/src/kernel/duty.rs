@@ -66,6 +66,8 @@ pub struct Duty {
     turn_ns: u64,
     watched: Watched,
     plan: Plan,
+    /// Places the parts. Always the same, so that a test is.
+    places: fastrand::Rng,
     /// Calls of the busiest CPU, and for how long they were watched, since the plan was made.
     seen: u64,
     seen_ns: u64,
@@ -91,7 +93,6 @@ const TAKEN_MAX: f64 = 0.8;
 /// A cycle: calls are counted in `parts` of it.
 #[derive(Debug)]
 struct Plan {
-    number: u64,
     start_ns: u64,
     from_ns: u64,
     parts: u64,
@@ -113,14 +114,8 @@ impl Duty {
             saved_ns: budget_ns.unwrap_or(0.0) * SAVED_MAX_S,
             turn_ns: now_ns,
             watched: most,
-            plan: Plan {
-                number: 0,
-                start_ns: now_ns,
-                from_ns: now_ns,
-                parts: PARTS,
-                rest,
-                entered_ns: Some(now_ns),
-            },
+            plan: Plan { start_ns: now_ns, from_ns: now_ns, parts: PARTS, rest, entered_ns: Some(now_ns) },
+            places: fastrand::Rng::with_seed(0),
             seen: 0,
             seen_ns: 0,
             calls_per_s: 0.0,
@@ -201,9 +196,8 @@ impl Duty {
         // One part may cost more than a cycle earns and may save up.
         let has_saved_all = self.saved_ns >= budget_ns * SAVED_MAX_S;
         let parts = parts.clamp(u64::from(has_saved_all), PARTS);
-        let number = self.plan.number + 1;
-        let from_ns = now_ns + spread(number) % (PARTS - parts + 1) * PART_NS;
-        self.plan = Plan { number, start_ns: now_ns, from_ns, parts, rest, entered_ns: None };
+        let from_ns = now_ns + self.places.u64(0..=PARTS - parts) * PART_NS;
+        self.plan = Plan { start_ns: now_ns, from_ns, parts, rest, entered_ns: None };
     }
 
     /// A turn that comes a little early ends the counting too.
@@ -240,13 +234,6 @@ impl Cpu {
             self.owed_ns += elapsed_ns - f64::from(self.weight) * elapsed_ns * (1.0 - self.taken);
         }
     }
-}
-
-/// Spreads numbers that follow each other: the finalizer of SplitMix64 (Steele et al., 2014).
-fn spread(number: u64) -> u64 {
-    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed ^ mixed >> 31
 }
 
 #[cfg(test)]
