@@ -523,8 +523,8 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 
-    /// What is spoilt and still makes sense to a library ends where that one says. Ends of lines stay: the library takes any byte
-    /// for the first half of one. Nor is an end of a stream made, which the library reads where none was begun.
+    /// What is spoilt and still makes sense ends where a library says. That one takes any two bytes for the end of a bulk string, and
+    /// parts of streams where none was begun: what is broken for us may be a value for it, but nothing that we wait for.
     #[test]
     fn spoilt_values_end_where_they_end(
         all in prop::collection::vec(values(), 1..6),
@@ -533,7 +533,7 @@ proptest! {
         let mut bytes = all.concat();
         for (index, byte) in &spoilt {
             let index = index.index(bytes.len());
-            if ![bytes[index], *byte].iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'.')) {
+            if ![bytes[index], *byte].iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
                 bytes[index] = *byte;
             }
         }
@@ -546,10 +546,17 @@ proptest! {
         let mut reader = Reader::default();
         let mut found = Vec::new();
         let mut rest = &bytes[..];
-        while let Step::Value(value) = reader.step(&mut rest, Mark::default(), false, false) {
-            found.push(value.extent.bytes);
-        }
+        let is_broken = loop {
+            match reader.step(&mut rest, Mark::default(), false, false) {
+                Step::Value(value) => found.push(value.extent.bytes),
+                Step::More => break false,
+                Step::Broken => break true,
+            }
+        };
         found.truncate(expected.len());
+        if is_broken {
+            expected.truncate(found.len());
+        }
         prop_assert_eq!(found, expected, "{}", bytes.escape_ascii());
     }
 
