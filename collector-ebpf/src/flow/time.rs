@@ -9,8 +9,8 @@ use collector_common::flow::{SPENT_KINDS, Spent, Times};
 use collector_common::io::{Call, Operation};
 use collector_common::limits::{THREAD_TIMES_MAX, place_of};
 
+use crate::io;
 use crate::io::scheduler::TASK_STATE;
-use crate::io::{self, place};
 use crate::task::{self, TaskPointer};
 use crate::{arch, syscall};
 
@@ -82,16 +82,15 @@ fn polls(counted: u32, now_ns: u64) -> u32 {
     if blindness & 1 == 1 { now_ns as u32 | 1 } else { counted.wrapping_add(blindness) }
 }
 
-/// A thread leaves its CPU.
+/// A thread leaves its CPU now.
 #[inline(always)]
-pub fn on_leave(task: TaskPointer, tid: u32, could_go_on: bool, is_typed: bool) {
+pub fn on_leave(task: TaskPointer, tid: u32, could_go_on: bool, now_ns: u64, is_typed: bool) {
     let Some(thread) = THREAD_TIMES.get_ptr_mut(place_of(tid, THREAD_TIMES_MAX)) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of the map.
     unsafe {
-        if (*thread).tid != tid || tid == 0 {
+        if (*thread).tid != tid {
             return;
         }
-        let now_ns = place::now_ns();
         let ran_ns = now_ns.wrapping_sub((*thread).since_ns);
         let on_cpu = (&raw mut (*thread).times).cast::<u64>();
         on_cpu.write((*on_cpu).wrapping_add(ran_ns));
@@ -101,16 +100,15 @@ pub fn on_leave(task: TaskPointer, tid: u32, could_go_on: bool, is_typed: bool) 
     }
 }
 
-/// A thread gets a CPU, for which it waited so long.
+/// A thread gets a CPU now, for which it waited so long.
 #[inline(always)]
-pub fn on_run(tid: u32, waited_ns: u64) {
+pub fn on_run(tid: u32, waited_ns: u64, now_ns: u64) {
     let Some(thread) = THREAD_TIMES.get_ptr_mut(place_of(tid, THREAD_TIMES_MAX)) else { return };
     // SAFETY: as above; the index is compared with the number of kinds.
     unsafe {
         if (*thread).tid != tid {
             return;
         }
-        let now_ns = place::now_ns();
         let away_ns = now_ns.wrapping_sub((*thread).since_ns);
         let waited_ns = if waited_ns < away_ns { waited_ns } else { away_ns };
         let times = (&raw mut (*thread).times).cast::<u64>();

@@ -50,7 +50,8 @@ pub fn add(key: &Key, time_ns: Option<u64>, bytes: u64) {
 }
 
 /// Adds an operation that stands for `weight` like it, under a key that no interrupt uses, from a program that is not
-/// preempted: the tracepoints of system calls switch preemption off (include/trace/bpf_probe.h).
+/// preempted: the tracepoints of system calls switch preemption off (include/trace/bpf_probe.h), and the scheduler switches
+/// with interrupts off.
 #[inline(always)]
 pub fn add_undisturbed(key: &Key, weight: u64, time_ns: Option<u64>, bytes: u64) {
     // SAFETY: the slot is in a value of the map.

@@ -22,18 +22,18 @@ static PAGE_FAULTS: Array<Start> = Array::with_max_entries(REQUESTS_MAX, 0);
 
 /// A task goes to sleep in this state.
 #[inline(always)]
-pub fn on_sleep(sleeper: TaskPointer, tid: u32, state: u32, is_typed: bool) {
+pub fn on_sleep(sleeper: TaskPointer, tid: u32, state: u32, now_ns: u64, is_typed: bool) {
     if state & UNINTERRUPTIBLE != 0 && arch::is_in_exception(sleeper, is_typed) {
-        place::begin(&PAGE_FAULTS, place_of(tid, REQUESTS_MAX), u64::from(tid));
+        place::begin_at(&PAGE_FAULTS, place_of(tid, REQUESTS_MAX), u64::from(tid), now_ns);
     }
 }
 
-/// A task runs again, which was woken then, if that is known.
+/// A task runs again from now on, and was woken then, if that is known.
 #[inline(always)]
-pub fn on_run(task: TaskPointer, tid: u32, woken_ns: Option<u64>, is_typed: bool) {
+pub fn on_run(task: TaskPointer, tid: u32, woken_ns: Option<u64>, now_ns: u64, is_typed: bool) {
     let start_ns = place::end(&PAGE_FAULTS, place_of(tid, REQUESTS_MAX), u64::from(tid));
     let Some(start_ns) = start_ns else { return };
-    let end_ns = woken_ns.filter(|&woken_ns| woken_ns >= start_ns).unwrap_or_else(place::now_ns);
+    let end_ns = woken_ns.filter(|&woken_ns| woken_ns >= start_ns).unwrap_or(now_ns);
     let key = Key {
         cgroup_id: task::cgroup_of(task, is_typed).unwrap_or(0),
         detail: 0,

@@ -27,12 +27,18 @@ pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Remembers a beginning at a place.
+/// Remembers at a place what begins now.
 #[inline(always)]
 pub fn begin(starts: &'static Array<Start>, place: u32, owner: u64) {
+    begin_at(starts, place, owner, now_ns());
+}
+
+/// Remembers a beginning at a place.
+#[inline(always)]
+pub fn begin_at(starts: &'static Array<Start>, place: u32, owner: u64, time_ns: u64) {
     if let Some(start) = starts.get_ptr_mut(place) {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe { start.write(Start { owner, time_ns: now_ns() }) };
+        unsafe { start.write(Start { owner, time_ns }) };
     }
 }
 
