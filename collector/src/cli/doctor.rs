@@ -19,7 +19,8 @@ use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
 use crate::identity::{CriSocket, NameOptions, cri, kubernetes, try_list_peers};
 use crate::kernel::{
-    Hook, Inbox, Kernel, ProgramTime, SystemCalls, online_cpus, sample_ring_bytes, sideband_ring_bytes,
+    Hook, Inbox, Kernel, ProgramTime, SystemCalls, Watched, online_cpus, sample_ring_bytes,
+    sideband_ring_bytes,
 };
 use crate::loss::{Account, Ledger};
 
@@ -113,10 +114,9 @@ fn trial(config: &Config) -> Trial {
 /// What a call costs here, and up to which load all are counted.
 fn system_calls(config: &Config, SystemCalls { costs, .. }: SystemCalls) -> Check {
     let share = config.kernel.syscalls_share_max;
+    let planned_ns = costs.planned_ns(Watched::Everything);
     let limit = match share > 0.0 {
-        true => {
-            format!("all are up to {:.0} a second and CPU, a part above", share * 1e9 / costs.everything_ns)
-        }
+        true => format!("all are up to {:.0} a second and CPU, a part above", share * 1e9 / planned_ns),
         false => "all are".to_owned(),
     };
     let found = format!("one costs {:.0} ns more while it is counted; {limit}", costs.everything_ns);

@@ -20,6 +20,10 @@ const OWED_MAX_S: f64 = 5.0;
 /// How much of the budget the returns alone may take in the time in which I/O is not counted.
 const RETURNS_SHARE_MAX: f64 = 0.5;
 
+/// Between the calls of real programs our code and data leave the caches: `dd` on files pays 285 ns where a loop pays 217. The
+/// budget is planned with that; how much less a program does meanwhile is not, for who does so much less is such a loop.
+const COLD_FACTOR: f64 = 1.3;
+
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
@@ -31,7 +35,7 @@ pub enum Watched {
     Everything,
 }
 
-/// What one system call costs more while it is watched, nanoseconds of its CPU.
+/// What one system call costs more while it is watched, nanoseconds of its CPU, if it is one of many in a loop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
     /// While returns are watched.
@@ -163,15 +167,16 @@ impl Duty {
         let elapsed_ns = now_ns.saturating_sub(self.turn_ns);
         self.turn_ns = now_ns;
         self.time.ns[self.watched as usize] += elapsed_ns;
-        let cost_ns = self.cost_ns(self.watched);
+        let cost_ns = self.costs.planned_ns(self.watched);
         let most_calls = calls.iter().copied().max().unwrap_or(0);
         if self.watched != Watched::Nothing {
             self.seen += most_calls;
             self.seen_ns += elapsed_ns;
         }
         let is_counting = self.watched == self.most;
+        let least_ns = self.costs.of(self.watched);
         for (cpu, calls) in self.cpus.iter_mut().zip(calls) {
-            cpu.account(elapsed_ns as f64, is_counting.then_some(*calls as f64 * cost_ns));
+            cpu.account(elapsed_ns as f64, is_counting.then_some(*calls as f64 * least_ns));
         }
         let budget_ns = self.budget_ns.unwrap_or(0.0);
         self.saved_ns += budget_ns * elapsed_ns as f64 / 1e9 - most_calls as f64 * cost_ns;
@@ -184,7 +189,7 @@ impl Duty {
             self.calls_per_s = self.seen as f64 * 1e9 / self.seen_ns as f64;
         }
         (self.seen, self.seen_ns) = (0, 0);
-        let a_second_of = |watched| self.calls_per_s * self.cost_ns(watched);
+        let a_second_of = |watched| self.calls_per_s * self.costs.planned_ns(watched);
         let rest = match a_second_of(self.rest) <= budget_ns * RETURNS_SHARE_MAX {
             true => self.rest,
             false => Watched::Nothing,
@@ -205,12 +210,19 @@ impl Duty {
         let counted_ns = (self.plan.parts * PART_NS).saturating_sub(PART_NS / 20);
         self.plan.entered_ns.is_some_and(|entered_ns| now_ns.saturating_sub(entered_ns) < counted_ns)
     }
+}
 
-    fn cost_ns(&self, watched: Watched) -> f64 {
+impl Costs {
+    /// What a call is taken to cost when the budget is spent, nanoseconds.
+    pub fn planned_ns(self, watched: Watched) -> f64 {
+        self.of(watched) * COLD_FACTOR
+    }
+
+    fn of(self, watched: Watched) -> f64 {
         match watched {
             Watched::Nothing => 0.0,
-            Watched::Returns => self.costs.returns_ns,
-            Watched::Everything => self.costs.everything_ns,
+            Watched::Returns => self.returns_ns,
+            Watched::Everything => self.everything_ns,
         }
     }
 }
@@ -266,7 +278,7 @@ mod tests {
             while now_ns < end_ns {
                 now_ns += turn_ns;
                 // The node is busy: what the watching takes is missing for the work.
-                let cost_ns = duty.cost_ns(watched);
+                let cost_ns = COSTS.of(watched);
                 let calls = turn_ns as f64 / (1e9 / rate as f64 + cost_ns);
                 real += rate as f64 * turn_ns as f64 / 1e9;
                 spent_ns += calls * cost_ns;
@@ -290,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_the_node_can_afford_is_exact() {
-        for calls_per_s in [0, 1000, 90_000] {
+        for calls_per_s in [0, 1000, 70_000] {
             let found = simulate(Some(BUDGET_NS), Watched::Returns, &[calls_per_s; 60], 100_000_000);
             assert!(calls_per_s == 0 || (0.98..=1.0).contains(&found.estimate), "{found:?}");
             assert_eq!(found.shares, [0.0, 0.0, 1.0]);
@@ -307,7 +319,7 @@ mod tests {
     fn what_is_too_much_is_estimated_within_the_budget() {
         for turn_ms in [10, 100, 107] {
             // Returns all the time, and a good part of everything.
-            check(&[130_000; 120], turn_ms, Watched::Returns, 0.05, [0.0, 0.2, 0.5]);
+            check(&[100_000; 120], turn_ms, Watched::Returns, 0.05, [0.0, 0.2, 0.5]);
             check(&[600_000; 120], turn_ms, Watched::Returns, 0.05, [0.5, 0.0, 0.1]);
             check(&[600_000; 120], turn_ms, Watched::Nothing, 0.05, [0.5, 0.0, 0.1]);
             check(&[4_000_000; 240], turn_ms, Watched::Returns, 0.1, [0.9, 0.0, 0.01]);
