@@ -29,7 +29,7 @@ use crate::address;
 use crate::identity::{PeerEvent, Peers, Subject};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::ProcessTable;
-use crate::telemetry::{Metric, ProcessName, Span};
+use crate::telemetry::{self, Metric, MetricKind, Point, ProcessName, Span};
 
 use budget::Budget;
 use connection::{Connection, Verdict};
@@ -102,6 +102,7 @@ pub struct Flows {
     skip_share: u32,
     /// Exchanges that came here, or should have.
     exchanges: u64,
+    captured_bytes: u64,
     start_unix_ns: u64,
     decisions: Vec<Decision>,
     output: Output,
@@ -125,6 +126,7 @@ impl Flows {
             budget: Budget::new(options.exchanges_per_second_max),
             skip_share: 0,
             exchanges: 0,
+            captured_bytes: 0,
             requests: Requests::new(monotonic_to_unix_ns),
             networks: Networks::new(monotonic_to_unix_ns),
             nobody: (
@@ -205,6 +207,7 @@ impl Flows {
 
     /// Something was said.
     pub fn on_message(&mut self, message: &Message<'_>) {
+        self.captured_bytes += u64::from(message.head.captured);
         let known = self.connections.get_mut(&message.head.connection);
         let Some(connection) = known.filter(|connection| connection.is_owned) else {
             return self.ledger.lost(Signal::Flow, LossReason::ConnectionUnknown, 1);
@@ -330,7 +333,15 @@ impl Flows {
         metrics.extend(self.service_map.metrics());
         metrics.extend(self.peers.metrics(self.start_unix_ns));
         metrics.extend(self.states.metrics(self.start_unix_ns));
+        metrics.push(self.captured());
         metrics
+    }
+
+    fn captured(&self) -> Metric {
+        let agent = telemetry::Owner::Agent;
+        let point = Point::number(agent, Vec::new(), self.start_unix_ns, self.captured_bytes as f64);
+        let description = "Bytes of messages that were copied out of the kernel, to be parsed.";
+        Metric::new(MetricKind::Counter, "kansoku.flow.captured", "By", description).with(vec![point])
     }
 
     /// What a thread served from one moment to another, both of `CLOCK_MONOTONIC`.
