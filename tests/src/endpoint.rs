@@ -82,7 +82,7 @@ impl Endpoint {
             if is_enough(&page) {
                 return page;
             }
-            assert!(Instant::now() < deadline, "{what}: not on the page");
+            assert!(Instant::now() < deadline, "{what}: not on the page, which has\n{}", page.outline());
         }
     }
 }
@@ -96,6 +96,12 @@ pub struct Page {
 }
 
 impl Page {
+    /// What a failed test should show: how many series each metric has.
+    fn outline(&self) -> String {
+        let lines = self.samples.iter().map(|(name, samples)| format!("{} {name}\n", samples.len()));
+        lines.collect()
+    }
+
     /// Reads a page; fails on a line that is none.
     #[track_caller]
     pub fn parse(text: String) -> Self {

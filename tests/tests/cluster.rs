@@ -360,8 +360,10 @@ fn the_mixin_joins_on_the_cluster() {
     let settings = ["resource.containers=true", "kubernetes.labels=app"];
     let member = Member::start(&api, &directory, "node-1", &settings);
     let page = member.endpoint.scrape_until("the pod, of both sides", |page| {
-        let names = ["container_cpu_usage_seconds_total", "kube_pod_info", "kube_node_info"];
-        names.iter().all(|name| !page.series(name, &[]).is_empty())
+        let of_pod = [("name", container.id()), ("pod", "web-1")];
+        let names = ["kube_pod_info", "kube_node_info"];
+        !page.series("container_cpu_usage_seconds_total", &of_pod).is_empty()
+            && names.iter().all(|name| !page.series(name, &[]).is_empty())
     });
     let web = [("namespace", "shop"), ("pod", "web-1"), ("uid", "u1")];
     assert_eq!(
@@ -400,10 +402,10 @@ fn the_mixin_joins_on_the_cluster() {
     web["spec"]["nodeName"] = "node-2".into();
     api.put(&web);
     api.control(&json!({"delete": "shop/bare"}));
-    let page = member.endpoint.scrape_until("the news", |page| {
+    member.endpoint.scrape_until("the news", |page| {
         page.sum("kube_pod_status_phase", &[("pod", "web-1"), ("phase", "Succeeded")]) == 1.0
+            && page.series("kube_pod_info", &[("pod", "bare")]).is_empty()
     });
-    assert!(page.series("kube_pod_info", &[("pod", "bare")]).is_empty());
     member.stop();
 }
 
