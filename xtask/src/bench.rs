@@ -27,6 +27,7 @@ mod kernel_time;
 mod memory;
 mod names;
 mod throughput;
+mod traces;
 
 mod agent;
 mod plan;

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::setup::Bench;
-use super::{agent_cpu, crash, growth, io, kernel_time, memory, names, parsers, throughput};
+use super::{agent_cpu, crash, growth, io, kernel_time, memory, names, parsers, throughput, traces};
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub enum Figure {
     Crash,
     Io,
     Names,
+    Traces,
     Parsers,
 }
 
@@ -32,7 +33,7 @@ pub struct Measured {
 }
 
 impl Figure {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::KernelTime,
         Self::AgentCpu,
         Self::Memory,
@@ -41,6 +42,7 @@ impl Figure {
         Self::Crash,
         Self::Io,
         Self::Names,
+        Self::Traces,
         Self::Parsers,
     ];
 
@@ -54,6 +56,7 @@ impl Figure {
             Self::Crash => "crash",
             Self::Io => "io",
             Self::Names => "names",
+            Self::Traces => "traces",
             Self::Parsers => "parsers",
         }
     }
@@ -68,6 +71,7 @@ impl Figure {
             Self::Crash => "Crashes",
             Self::Io => "I/O and many containers",
             Self::Names => "Names of Kubernetes",
+            Self::Traces => "Spans",
             Self::Parsers => "Parsers of protocols",
         }
     }
@@ -82,6 +86,7 @@ impl Figure {
             Self::Crash => crash::target(),
             Self::Io => io::target(),
             Self::Names => names::target(),
+            Self::Traces => traces::target(),
             Self::Parsers => "none".to_owned(),
         }
     }
@@ -104,6 +109,7 @@ impl Figure {
             Self::Crash => crash::measure(bench),
             Self::Io => io::measure(bench),
             Self::Names => names::measure(bench),
+            Self::Traces => traces::measure(bench),
             Self::Parsers => parsers::measure(bench),
         }
     }

@@ -50,6 +50,12 @@ pub struct Plan {
     pub io_containers_run: Duration,
     /// Pairs of scrapes of each format.
     pub io_scrapes: usize,
+    /// One run of a server whose answers are timed.
+    pub traces_run: Duration,
+    /// Rounds in the order A B B A; each gives two pairs.
+    pub traces_rounds: usize,
+    /// One load of a server, whose spans' cost is measured.
+    pub traces_cost_run: Duration,
     /// Replays of one protocol.
     pub parsers: Duration,
 }
@@ -85,6 +91,9 @@ impl Plan {
         io_containers_warm_up: seconds(30),
         io_containers_run: seconds(120),
         io_scrapes: 20,
+        traces_run: seconds(5),
+        traces_rounds: 6,
+        traces_cost_run: seconds(30),
         parsers: seconds(5),
     };
 
@@ -109,12 +118,15 @@ impl Plan {
         io_call_batches: 100,
         io_call_rounds: 2,
         io_run: seconds(1),
-        io_rounds: 1,
+        io_rounds: 3,
         // Fewer would be another figure.
         io_containers: super::io::CONTAINERS,
         io_containers_warm_up: seconds(20),
         io_containers_run: seconds(60),
         io_scrapes: 8,
+        traces_run: seconds(2),
+        traces_rounds: 3,
+        traces_cost_run: seconds(10),
         parsers: seconds(1),
     };
 }

@@ -3,7 +3,7 @@
 //! Refuses: the machine's configuration, and answers that are no success.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Nginx {
             find(program).with_context(|| format!("no {program} (apt-get install {program})"))?;
         }
         let directory = server::directory()?;
-        let address = free_address()?;
+        let address = server::free_address()?;
         let root = directory.path().to_str().context("the temporary directory is not UTF-8")?;
         let configuration = directory.path().join("nginx.conf");
         fs::write(&configuration, configuration_of(root, address)).context("write nginx.conf")?;
@@ -43,35 +43,57 @@ impl Nginx {
         Ok(Self { address, _server: server })
     }
 
+    /// Where it listens, for a GET of `/file`.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Asks for the file for so long, in whole seconds; returns requests per second.
     pub fn run(&self, duration: Duration) -> Result<f64> {
+        parse_speed(&self.wrk(duration)?)
+    }
+
+    /// Likewise; returns the time that 99 of 100 requests did not exceed, microseconds.
+    pub fn run_for_p99_us(&self, duration: Duration) -> Result<f64> {
+        parse_p99_us(&self.wrk(duration)?)
+    }
+
+    fn wrk(&self, duration: Duration) -> Result<String> {
         let mut wrk = Command::new("wrk");
+        wrk.arg("--latency");
         wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
         wrk.args([
             format!("--duration={}s", duration.as_secs().max(1)),
             format!("http://{}/file", self.address),
         ]);
-        parse_speed(&stdout_of(&mut wrk)?)
+        stdout_of(&mut wrk)
     }
 }
 
-/// What `wrk` says at its end.
+/// What follows a key in what `wrk` says at its end.
+fn after<'a>(said: &'a str, key: &str) -> Option<&'a str> {
+    said.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim)
+}
+
 fn parse_speed(said: &str) -> Result<f64> {
-    let after = |key: &str| said.lines().find_map(|line| line.trim().strip_prefix(key));
     for errors in ["Socket errors:", "Non-2xx or 3xx responses:"] {
-        if let Some(counts) = after(errors) {
-            bail!("wrk: {errors} {}", counts.trim());
+        if let Some(counts) = after(said, errors) {
+            bail!("wrk: {errors} {counts}");
         }
     }
-    let speed = after("Requests/sec:").and_then(|speed| speed.trim().parse::<f64>().ok());
+    let speed = after(said, "Requests/sec:").and_then(|speed| speed.parse::<f64>().ok());
     let speed = speed.filter(|speed| *speed > 0.0);
     speed.with_context(|| format!("wrk said {said:?}"))
 }
 
-/// A port that is free now; nginx cannot choose one itself and tell.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    listener.local_addr().context("read the listening address")
+/// Such as `812.00us` or `1.25ms`.
+fn parse_p99_us(said: &str) -> Result<f64> {
+    parse_speed(said)?;
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    let time = after(said, "99%").and_then(|time| {
+        units.iter().find_map(|(unit, us)| Some(time.strip_suffix(unit)?.parse::<f64>().ok()? * us))
+    });
+    time.with_context(|| format!("wrk said {said:?}"))
 }
 
 /// The worker is root, because the directory is root's alone.
@@ -92,6 +114,18 @@ mod tests {
 
     fn check(said: &str, expected: Option<f64>) {
         assert_eq!(parse_speed(said).ok(), expected, "{said}");
+    }
+
+    #[test]
+    fn the_latency_that_wrk_says() {
+        for (time, expected) in
+            [("812.00us", Some(812.0)), ("1.25ms", Some(1250.0)), ("2.00s", Some(2e6)), ("x", None)]
+        {
+            let said = format!(
+                "  Latency Distribution\n     50%  300.00us\n     99%    {time}\nRequests/sec: 1.0\n"
+            );
+            assert_eq!(parse_p99_us(&said).ok(), expected, "{time}");
+        }
     }
 
     #[test]

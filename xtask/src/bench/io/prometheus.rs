@@ -92,13 +92,24 @@ impl Scraper {
 
     /// The series of the last scrape, which must not be compressed.
     pub fn series(&self) -> Result<usize> {
-        series_in(&self.body)
+        Ok(series(&body(&self.body)?))
+    }
+
+    /// The sum of a metric's series in the last scrape, which must not be compressed; `label` is a part of theirs.
+    pub fn sum(&self, metric: &str, label: &str) -> Result<f64> {
+        Ok(sum(&body(&self.body)?, metric, label))
     }
 }
 
-fn series_in(path: &Path) -> Result<usize> {
-    let body = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    Ok(series(&body))
+fn body(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// Of lines like `name{label="value"} 7`.
+fn sum(body: &str, metric: &str, label: &str) -> f64 {
+    let of_metric = body.lines().filter_map(|line| line.strip_prefix(metric));
+    let of_label = of_metric.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+    of_label.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// Every line that is neither empty nor a comment is one.
@@ -132,6 +143,12 @@ mod tests {
     }
 
     #[test]
+    fn series_of_a_metric_are_added_up() {
+        let body = "# TYPE a counter\na{x=\"1\"} 2\na{x=\"2\"} 3\nab{x=\"1\"} 9\nc 4\n";
+        assert_eq!([sum(body, "a", ""), sum(body, "a", "x=\"1\""), sum(body, "c", "")], [5.0, 2.0, 4.0]);
+    }
+
+    #[test]
     fn what_curl_says() {
         let expected = Some(Scrape { bytes: 8000, milliseconds: 125.0 });
         let text = "200 8000 0.125 text/plain; version=0.0.4; charset=utf-8";
@@ -150,6 +167,6 @@ mod tests {
     #[test]
     fn comments_are_no_series() {
         assert_eq!(series("# TYPE a counter\na_total{x=\"1\"} 1\n\na_total{x=\"#\"} 2\n# EOF\n"), 2);
-        assert!(series_in(Path::new("/nowhere/at/all")).is_err());
+        assert!(body(Path::new("/nowhere/at/all")).is_err());
     }
 }

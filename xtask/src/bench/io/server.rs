@@ -3,6 +3,7 @@
 //! Refuses: to kill at once. The workers of a killed server stay behind.
 
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,6 +43,12 @@ pub fn command(program: &OsStr, user: Option<&str>) -> Command {
 /// An empty directory below the system's temporary one.
 pub fn directory() -> Result<TempDir> {
     TempDir::with_prefix("kansoku-bench-").context("make a temporary directory")
+}
+
+/// A port that is free now; servers cannot choose one themselves and tell.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    listener.local_addr().context("read the listening address")
 }
 
 impl Server {

@@ -1,0 +1,74 @@
+//! How much later a server answers beside the agent: at its limit, and well below.
+//!
+//! Refuses: one long run of each; as with speeds, runs alternate.
+
+use anyhow::Result;
+
+use super::super::agent::{Agent, FREQUENCY_HZ};
+use super::super::figures::Measured;
+use super::super::interrupt;
+use super::super::io::Nginx;
+use super::super::numbers::{percentile, seconds};
+use super::super::report::table;
+use super::super::setup::Bench;
+use super::super::turns::{Ratios, Speeds};
+use super::{PACE, paced};
+
+/// What is timed, and how many times the time without the agent it may be.
+const TIMES: [(&str, f64); 2] = [("p99 at full load", 1.10), ("p50 below it", 1.02)];
+
+pub fn target() -> String {
+    TIMES.map(|(name, most)| format!("{name} <= {most}")).join("; ")
+}
+
+pub fn measure(bench: &Bench) -> Result<Measured> {
+    let nginx = Nginx::start(bench)?;
+    let mut times: [Speeds; TIMES.len()] = Default::default();
+    for round in 0..bench.plan.traces_rounds {
+        eprintln!("bench: round {} of {}", round + 1, bench.plan.traces_rounds);
+        let before = visit(bench, &nginx)?;
+        let mut agent = Agent::start_with(bench, FREQUENCY_HZ, &[])?;
+        agent.run_for(bench.plan.settle)?;
+        let with = [visit(bench, &nginx)?, visit(bench, &nginx)?];
+        agent.stop(bench)?;
+        let after = visit(bench, &nginx)?;
+        for (index, times) in times.iter_mut().enumerate() {
+            times.add_round([before[index], after[index]], [with[0][index], with[1][index]]);
+        }
+    }
+    let ratios = times.iter().map(Speeds::ratios).collect::<Result<Vec<Ratios>>>()?;
+    let rows = TIMES.iter().zip(&ratios).map(|((name, _), ratios)| {
+        vec![
+            (*name).to_owned(),
+            format!("{:.3}; {}", ratios.of_medians, ratios.by_pair.text(3)),
+            ratios.noise.text(3),
+            ratios.without.text(0),
+            ratios.with.text(0),
+        ]
+    });
+    let text = format!(
+        "nginx as under \"Programs that do I/O\". At full load `wrk` asks as fast as it can and tells its p99; below it a client \
+         asks {PACE} times a second over {} connections and takes the median. Runs of {}, {} rounds in the order without, \
+         with, with, without; the agent has its defaults.\n\n{}",
+        paced::CONNECTIONS,
+        seconds(bench.plan.traces_run),
+        bench.plan.traces_rounds,
+        table(
+            &["time", "ratio of medians; by pair", "noise: without against without", "us without", "us with"],
+            &rows.collect::<Vec<_>>()
+        ),
+    );
+    let parts =
+        TIMES.iter().zip(&ratios).map(|((name, _), ratios)| format!("{name} {:.3}", ratios.of_medians));
+    let summary = parts.collect::<Vec<_>>().join(", ");
+    let is_met = TIMES.iter().zip(&ratios).all(|((_, most), ratios)| ratios.of_medians <= *most);
+    Ok(Measured { summary, is_met: Some(is_met), text })
+}
+
+/// The times of [`TIMES`], microseconds.
+fn visit(bench: &Bench, nginx: &Nginx) -> Result<[f64; TIMES.len()]> {
+    let p99_us = nginx.run_for_p99_us(bench.plan.traces_run)?;
+    let p50_us = percentile(&paced::ask(nginx.address(), PACE, bench.plan.traces_run)?, 50);
+    interrupt::check()?;
+    Ok([p99_us, p50_us])
+}
