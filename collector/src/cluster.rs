@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 pub use lease::try_lease;
 pub use report::Words;
+use tokio::runtime::Runtime;
 use tokio::sync::watch as channel;
 use tokio::task::JoinSet;
 
@@ -33,8 +34,9 @@ use self::lease::Leases;
 use self::stats::Stats;
 use self::term::Term;
 use self::watch::Watches;
-use crate::clock::unix_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::dump::Glob;
+use crate::health::{Health, Part};
 use crate::scrape::{Target, TargetSpec};
 use crate::telemetry::Metric;
 
@@ -87,8 +89,8 @@ impl Cluster {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The thread or its runtime cannot be made.
-    pub fn start(options: ClusterOptions, config: kube::Config) -> Result<Self> {
+    /// The thread, its runtime or a client of the API server cannot be made.
+    pub fn start(options: ClusterOptions, config: kube::Config, health: &Health) -> Result<Self> {
         let shared = Arc::new(Shared {
             term: Term::default(),
             board: Arc::default(),
@@ -98,13 +100,16 @@ impl Cluster {
         let (stop, stopped) = channel::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot make the cluster's runtime")?;
-        let of_thread = Arc::clone(&shared);
+        let (of_thread, server) = (Arc::clone(&shared), Server::of(config, &runtime)?);
+        let pulse = health.start(Part::Cluster);
         let thread = std::thread::Builder::new()
             .name("cluster".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    if let Err(error) = run(options, config, &of_thread, publish, stopped).await {
-                        tracing::warn!(error = format!("{error:#}"), "the cluster's objects are not told");
+                    let mut none = JoinSet::new();
+                    tokio::select! {
+                        () = run(options, server, &of_thread, publish, stopped) => {}
+                        never = pulse.beat_with(&mut none, monotonic_ns) => match never {},
                     }
                 });
                 runtime.shutdown_background();
@@ -149,15 +154,12 @@ impl Drop for Cluster {
 
 async fn run(
     options: ClusterOptions,
-    config: kube::Config,
+    server: Server,
     shared: &Arc<Shared>,
     targets: channel::Sender<Arc<[Target]>>,
     stop: channel::Receiver<()>,
-) -> Result<()> {
-    let namespace = config.default_namespace.clone();
-    let server =
-        TargetSpec::of_url(&format!("{}/metrics", config.cluster_url.to_string().trim_end_matches('/')));
-    let client = kube::Client::try_from(config).context("no client for the API server")?;
+) {
+    let Server { client, namespace, page } = server;
     // Unlike that of any other process, also of one that was here before: only a clean stop gives the lease back.
     let identity = format!("{}_{:016x}", options.node, fastrand::u64(..));
     let leases = Leases::new(client.clone(), &namespace, &options.lease, identity);
@@ -169,7 +171,7 @@ async fn run(
     });
     let control_plane = ControlPlane {
         client,
-        server: server.ok(),
+        server: page,
         finds: options.control_plane,
         fixed: options.targets,
         interval: options.interval,
@@ -191,7 +193,25 @@ async fn run(
             tokio::time::sleep(STOP_MAX).await;
         } => tracing::warn!("the API server holds up the lease's return: it ends by itself"),
     }
-    Ok(())
+}
+
+/// The API server as this thread knows it.
+struct Server {
+    client: kube::Client,
+    namespace: String,
+    /// Its own page of metrics.
+    page: Option<TargetSpec>,
+}
+
+impl Server {
+    fn of(config: kube::Config, runtime: &Runtime) -> Result<Self> {
+        let url = format!("{}/metrics", config.cluster_url.to_string().trim_end_matches('/'));
+        let namespace = config.default_namespace.clone();
+        // The client is a task of the runtime.
+        let _inside = runtime.enter();
+        let client = kube::Client::try_from(config).context("no client for the API server")?;
+        Ok(Self { client, namespace, page: TargetSpec::of_url(&url).ok() })
+    }
 }
 
 /// What this agent does while it leads.

@@ -1,14 +1,22 @@
 //! Whether the agent works: signs of life of its threads, and what follows from them for who asks `/readyz` and `/healthz`.
 //!
-//! Time is an argument. Refuses: ending or restarting anything. Whoever asks decides.
+//! Time is an argument. The thread `prometheus` is not here: it is who answers. Refuses: ending or restarting anything. Whoever
+//! asks decides.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A pipeline that turns does so ten times a second and more. After this it is not ready, long before it counts as dead.
 const TURN_MAX_NS: u64 = 5 * SECOND_NS;
+
+/// How often a runtime's thread shows that it lives.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A thread of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +31,12 @@ pub enum Part {
     Metrics,
     /// Finds the pods of containers.
     Names,
+    /// Sends to the backend.
+    Export,
+    /// Scrapes applications.
+    Scrape,
+    /// Takes part in the election, and leads.
+    Cluster,
 }
 
 /// The signs of life of all threads. Cheap to clone.
@@ -49,7 +63,16 @@ pub struct Pulse {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Pipeline, Self::Symbolizer, Self::Crash, Self::Metrics, Self::Names];
+    const ALL: [Self; 8] = [
+        Self::Pipeline,
+        Self::Symbolizer,
+        Self::Crash,
+        Self::Metrics,
+        Self::Names,
+        Self::Export,
+        Self::Scrape,
+        Self::Cluster,
+    ];
 
     /// The thread's name.
     fn name(self) -> &'static str {
@@ -59,6 +82,9 @@ impl Part {
             Self::Crash => "crash",
             Self::Metrics => "metrics",
             Self::Names => "names",
+            Self::Export => "export",
+            Self::Scrape => "scrape",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -66,7 +92,7 @@ impl Part {
     fn still_max_ns(self) -> u64 {
         match self {
             Self::Pipeline => 60 * SECOND_NS,
-            Self::Metrics | Self::Names => 120 * SECOND_NS,
+            Self::Metrics | Self::Names | Self::Export | Self::Scrape | Self::Cluster => 120 * SECOND_NS,
             Self::Symbolizer | Self::Crash => 600 * SECOND_NS,
         }
     }
@@ -143,6 +169,32 @@ impl Pulse {
         self.health.pulse(self.part).store(now_ns.clamp(WAITS + 1, ENDED - 1), Relaxed);
     }
 
+    /// Shows that a thread drives its runtime, as long as none of `tasks` dies: whoever is left of them goes on, but this part of
+    /// the agent does not work as it should. Never ends.
+    pub async fn beat_with(self, tasks: &mut JoinSet<()>, now_ns: impl Fn() -> u64) -> Infallible {
+        self.beat_each(BEAT, tasks, now_ns).await
+    }
+
+    async fn beat_each(
+        self,
+        pause: Duration,
+        tasks: &mut JoinSet<()>,
+        now_ns: impl Fn() -> u64,
+    ) -> Infallible {
+        loop {
+            self.beat(now_ns());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Some(Err(error)) = tasks.join_next() => {
+                    tracing::error!(%error, thread = self.part.name(), "a task died: please report this");
+                    break;
+                }
+            }
+        }
+        drop(self);
+        std::future::pending().await
+    }
+
     /// The thread waits for work, however long.
     pub fn rest(&self) {
         self.health.pulse(self.part).store(WAITS, Relaxed);
@@ -162,6 +214,8 @@ fn still(part: Part, now_ns: u64, beat_ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// What happens to an agent, in its order.
@@ -239,5 +293,32 @@ mod tests {
         let dead = Some("the thread names has ended");
         check(&ended, 11, dead, dead);
         check(&[&ended[..], &[Stopping]].concat(), 11, Some("stopping"), None);
+    }
+
+    #[tokio::test]
+    async fn a_runtime_lives_as_long_as_its_thread_drives_it_and_no_task_died() {
+        const PAUSE: Duration = Duration::from_millis(1);
+        for dies in [false, true] {
+            let (health, turns) = (Health::default(), Cell::new(0));
+            let second = || turns.replace(turns.get() + 1) * SECOND_NS;
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async {});
+            tasks.spawn(std::future::pending());
+            tasks.spawn(async move {
+                tokio::time::sleep(20 * PAUSE).await;
+                assert!(!dies, "as the test wants it");
+            });
+            let pulse = health.start(Part::Export);
+            let mut beat = std::pin::pin!(pulse.beat_each(PAUSE, &mut tasks, second));
+            assert!(tokio::time::timeout(300 * PAUSE, &mut beat).await.is_err(), "it never ends");
+            let said = |after_s: u64| health.live((turns.get() + after_s) * SECOND_NS).err();
+            if dies {
+                assert_eq!(said(0).as_deref(), Some("the thread export has ended"));
+            } else {
+                assert!(turns.get() > 20 && said(0).is_none(), "{} turns", turns.get());
+                // Nobody drives the runtime any more.
+                assert_eq!(said(130).as_deref(), Some("the thread export stands still since 131 s"));
+            }
+        }
     }
 }

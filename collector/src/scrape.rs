@@ -27,7 +27,10 @@ pub use target::{
 };
 pub use text::{Flaw, Limits, Page};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::clock::monotonic_ns;
+use crate::health::{Health, Part};
 use crate::telemetry::Metric;
 use board::Board;
 use schedule::{lock, since_epoch};
@@ -52,7 +55,7 @@ impl Scraper {
     ///
     /// # Errors
     /// The thread or its runtime cannot be made.
-    pub fn start(client: Client) -> anyhow::Result<Scraper> {
+    pub fn start(client: Client, health: &Health) -> anyhow::Result<Scraper> {
         let (targets, wanted) = watch::channel(Vec::new());
         let board = Arc::new(Mutex::new(Board::default()));
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -61,11 +64,17 @@ impl Scraper {
             .thread_name("scrape-names")
             .build()
             .context("cannot make the scraper's runtime")?;
-        let shared = board.clone();
+        let (shared, pulse) = (board.clone(), health.start(Part::Scrape));
         let thread = std::thread::Builder::new()
             .name("scrape".to_owned())
             .spawn(move || {
-                runtime.block_on(schedule::run(client, shared, wanted));
+                runtime.block_on(async {
+                    let mut none = JoinSet::new();
+                    tokio::select! {
+                        () = schedule::run(client, shared, wanted) => {}
+                        never = pulse.beat_with(&mut none, monotonic_ns) => match never {},
+                    }
+                });
                 // A name that is being looked up must not hold up the stop.
                 runtime.shutdown_background();
             })

@@ -19,8 +19,8 @@ use crate::telemetry::{Snapshot, Text};
 pub(super) fn meter(config: &Config, output: &Output, names: &Names, health: &Health) -> Meter {
     let (server, answers) = endpoint(config, health);
     let api = api(config);
-    let cluster = cluster(config, api.clone());
-    let scraper = match scraper(config, api) {
+    let cluster = cluster(config, api.clone(), health);
+    let scraper = match scraper(config, api, health) {
         Ok(scraper) => scraper,
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "applications are not scraped");
@@ -59,13 +59,13 @@ fn api(config: &Config) -> Option<kube::Config> {
 }
 
 /// This agent's part in the election, where one is wanted.
-fn cluster(config: &Config, api: Option<kube::Config>) -> Option<Cluster> {
+fn cluster(config: &Config, api: Option<kube::Config>, health: &Health) -> Option<Cluster> {
     let options = config.cluster.clone()?;
     let Some(api) = api else {
         tracing::warn!("nothing is told of the cluster: the agent is no pod, and no kubeconfig is named");
         return None;
     };
-    let started = Cluster::start(options, api);
+    let started = Cluster::start(options, api, health);
     started
         .inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "nothing is told of the cluster"))
         .ok()
@@ -114,7 +114,7 @@ fn start(
     Server::start(options.clone(), target.collect(), requests, health)
 }
 
-fn scraper(config: &Config, api: Option<kube::Config>) -> Result<Option<Scraper>> {
+fn scraper(config: &Config, api: Option<kube::Config>, health: &Health) -> Result<Option<Scraper>> {
     let is_elected = config.cluster.as_ref().is_some_and(ClusterOptions::scrapes);
     if config.scrape_targets.is_empty() && !config.scrape_annotations && !is_elected {
         return Ok(None);
@@ -124,7 +124,7 @@ fn scraper(config: &Config, api: Option<kube::Config>) -> Result<Option<Scraper>
     if let Some(api) = api {
         client = client.with_cluster(ClusterAccess::new(&api, config.cluster_verify)?);
     }
-    let scraper = Scraper::start(client)?;
+    let scraper = Scraper::start(client, health)?;
     let left_out = scraper.set_targets(config.scrape_targets.clone());
     if left_out > 0 {
         tracing::warn!(left_out, "too many targets to scrape");

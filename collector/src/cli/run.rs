@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         tells_ended_names: config.kernel.io.as_ref().is_some_and(|io| io.by_process),
     };
     let recent = RecentCrashes::default();
-    let output = Output::start(&config, &recent, Arc::clone(&ledger))?;
+    let output = Output::start(&config, &recent, Arc::clone(&ledger), &health)?;
     let dumps = start_dumps(&config, names.clone());
     let crash = config.kernel.watch_crashes.then(|| CrashSetup {
         sink: Box::new(CrashOutput::start(&config, &output, recent, Arc::clone(&ledger))),
@@ -141,14 +141,14 @@ pub(super) enum Output {
 }
 
 impl Output {
-    fn start(config: &Config, recent: &RecentCrashes, ledger: Arc<Ledger>) -> Result<Self> {
+    fn start(config: &Config, recent: &RecentCrashes, ledger: Arc<Ledger>, health: &Health) -> Result<Self> {
         if config.endpoints.is_empty() {
             return Ok(Self::Terminal(Box::new(Top::new(config, recent.clone()))));
         }
         for (signal, endpoint) in &config.endpoints {
             tracing::info!(%signal, url = %endpoint.url, "exporting");
         }
-        Ok(Self::Backend(Backend::start(config, ledger)?))
+        Ok(Self::Backend(Backend::start(config, ledger, health)?))
     }
 
     /// The way of metrics to the backend, if there is one that takes them.

@@ -53,11 +53,11 @@ impl Report {
     pub fn object(&mut self, meta: &ObjectMeta, labels: &Pairs<'_>, resource: &Pairs<'_>) -> Series<'_> {
         let Words { kube_state, conventions } = self.words;
         let resource = texts(resource).filter(|(_, value)| conventions && !value.is_empty());
-        let attributes = resource.collect();
-        let mut labels: Vec<(Text, Text)> = texts(labels).filter(|_| kube_state).collect();
-        if labels.iter().all(|(name, _)| name != NODE) {
-            labels.push((NODE.into(), "".into()));
-        }
+        let attributes = exact(resource);
+        let node = (NODE.into(), "".into());
+        let has_node = kube_state && labels.iter().any(|(name, _)| *name == NODE);
+        let labels = texts(labels).filter(|_| kube_state).chain(Some(node).filter(|_| !has_node));
+        let labels = exact(labels);
         Series {
             report: self,
             owner: Arc::new(ClusterObject { attributes, labels }),
@@ -67,7 +67,8 @@ impl Report {
     }
 
     /// All metrics.
-    pub fn finish(self) -> Vec<Metric> {
+    pub fn finish(mut self) -> Vec<Metric> {
+        self.metrics.iter_mut().for_each(|metric| metric.points.shrink_to_fit());
         self.metrics
     }
 
@@ -177,7 +178,7 @@ impl Series<'_> {
     fn placed(&mut self) -> Arc<ClusterObject> {
         let owner = &self.owner;
         let placed = self.placed.get_or_insert_with(|| {
-            let labels = owner.labels.iter().filter(|(name, _)| name != NODE).cloned().collect();
+            let labels = exact(owner.labels.iter().filter(|(name, _)| name != NODE).cloned());
             Arc::new(ClusterObject { attributes: owner.attributes.clone(), labels })
         });
         Arc::clone(placed)
@@ -200,6 +201,11 @@ pub fn created_s(meta: &ObjectMeta) -> Option<f64> {
 /// Seconds since the epoch, whole, as kube-state-metrics has them.
 pub fn seconds(time: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> f64 {
     time.0.as_second().max(0) as f64
+}
+
+/// In no more memory than they take.
+fn exact(texts: impl Iterator<Item = (Text, Text)>) -> Vec<(Text, Text)> {
+    texts.collect::<Box<[_]>>().into_vec()
 }
 
 fn texts<'a>(pairs: &'a Pairs<'_>) -> impl Iterator<Item = (Text, Text)> + use<'a> {

@@ -342,8 +342,8 @@ pub fn keys() -> Vec<Key> {
             "scrape.kubelet",
             Kind::Text,
             "",
-            "URL of this node's kubelet, such as https://10.0.0.7:10250/metrics, to forward its metrics over OTLP. Asked with \
-             the service account's token.",
+            "URL of this node's kubelet, such as https://10.0.0.7:10250/metrics or https://[fd00::7]:10250/metrics, to forward its \
+             metrics over OTLP. Asked with the service account's token.",
         ),
         key(
             "scrape.cluster_verify",

@@ -17,6 +17,7 @@ use super::{
 use crate::clock::unix_ns;
 use crate::config::Config;
 use crate::crash::spool::Spool;
+use crate::health::{Health, Part};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::MetricSink;
 use crate::telemetry::{Batch, Profile, SlowOperation, Snapshot, Span};
@@ -54,14 +55,19 @@ impl Backend {
     /// # Errors
     ///
     /// For endpoints that can never work: bad URLs, unreadable certificates.
-    pub fn start(config: &Config, ledger: Arc<Ledger>) -> Result<Self> {
+    pub fn start(config: &Config, ledger: Arc<Ledger>, health: &Health) -> Result<Self> {
         let report_to = Arc::clone(&ledger);
         let receipts = Receipts::default();
         let hand_in = Arc::clone(&receipts);
         let report =
             Arc::new(move |signal, outcome, ticket| report(&report_to, &hand_in, signal, outcome, ticket));
         Ok(Self {
-            exporter: Exporter::start(config.endpoints.clone(), config.limits, report)?,
+            exporter: Exporter::start(
+                config.endpoints.clone(),
+                config.limits,
+                report,
+                health.start(Part::Export),
+            )?,
             host: HostResource::read(&config.resource_attributes),
             takes: config.endpoints.iter().map(|(signal, _)| *signal).collect(),
             receipts,

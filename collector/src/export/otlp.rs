@@ -34,6 +34,8 @@ use queue::Queue;
 use transport::{Clients, Transport};
 use worker::Worker;
 
+use crate::health::Pulse;
+
 /// Bytes of payloads that wait or are in flight, unless configured.
 pub const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Wait before the first retry, unless configured.
@@ -203,6 +205,7 @@ impl Exporter {
         endpoints: Vec<(Signal, Endpoint)>,
         limits: Limits,
         report: Report,
+        pulse: Pulse,
     ) -> anyhow::Result<Exporter> {
         let signals: Vec<Signal> = endpoints.iter().map(|(signal, _)| *signal).collect();
         let queue = Arc::new(Queue::new(limits.queue_bytes_max, &signals, report));
@@ -216,7 +219,7 @@ impl Exporter {
                 .with_context(|| format!("cannot export {signal}"))?;
             workers.push(Worker::new(signal, Arc::clone(&queue), transport, limits, stopping.clone()));
         }
-        let thread = spawn(workers, Arc::clone(&queue), stopping)?;
+        let thread = spawn(workers, Arc::clone(&queue), stopping, pulse)?;
         Ok(Exporter { shared: Arc::new(Shared { queue, stop, thread: Mutex::new(Some(thread)) }) })
     }
 
@@ -243,6 +246,7 @@ fn spawn(
     workers: Vec<Worker>,
     queue: Arc<Queue>,
     stopping: watch::Receiver<Option<Duration>>,
+    pulse: Pulse,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -253,7 +257,7 @@ fn spawn(
     thread::Builder::new()
         .name("export".to_owned())
         .spawn(move || {
-            runtime.block_on(worker::run(workers, queue, stopping));
+            runtime.block_on(worker::run(workers, queue, stopping, pulse));
             // A resolver that hangs must not hold up the exit.
             runtime.shutdown_background();
         })

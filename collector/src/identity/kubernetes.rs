@@ -92,6 +92,26 @@ pub struct ApiPod {
     pub ports: Vec<u16>,
 }
 
+impl ApiPod {
+    /// What is known of one of its containers, with what the node's own sources say where the server says nothing.
+    pub fn facts_of(&self, container_id: &str, own: &Facts) -> Facts {
+        let mut facts = self.facts.clone();
+        facts.add(own.clone());
+        self.container(container_id).into_iter().for_each(|container| facts.add(container.clone()));
+        facts
+    }
+
+    /// Whether that names the container.
+    pub fn names(&self, container_id: &str, own: &Facts) -> bool {
+        let container = self.container(container_id);
+        Facts::are_enough_together([&self.facts, own].into_iter().chain(container))
+    }
+
+    fn container(&self, id: &str) -> Option<&Facts> {
+        self.containers.iter().find(|(known, _)| known == id).map(|(_, facts)| facts)
+    }
+}
+
 /// Where the API server is and how it is asked; `None` if this is no pod and nobody named one.
 ///
 /// # Errors

@@ -5,22 +5,39 @@
 //! Source: Kubernetes `pkg/kubelet/kuberuntime/legacy.go`: `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log` ->
 //! `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/RESTARTS.log`.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use super::Facts;
 
 /// Links that are looked at.
 const LINKS_MAX: usize = 16_384;
 
-/// What the links below `root` say of a container.
-pub fn facts_of(container_id: &str, root: &Path) -> Option<Facts> {
-    let suffix = format!("-{container_id}.log");
-    let links = std::fs::read_dir(root.join("var/log/containers")).ok()?.flatten().take(LINKS_MAX);
-    links.into_iter().find_map(|link| {
-        let name = link.file_name();
-        let target = std::fs::read_link(link.path()).unwrap_or_default();
-        facts(name.to_str()?.strip_suffix(&suffix)?, &target)
-    })
+/// The links that are there, by the ids of their containers.
+#[derive(Debug, Default)]
+pub struct Links(HashMap<String, PathBuf>);
+
+impl Links {
+    /// Those below roots, the first before the others.
+    pub fn read(roots: &[PathBuf]) -> Self {
+        let folders = roots.iter().filter_map(|root| std::fs::read_dir(root.join("var/log/containers")).ok());
+        let mut links = HashMap::new();
+        for link in folders.flat_map(|folder| folder.flatten().take(LINKS_MAX)) {
+            let path = link.path();
+            let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log"));
+            if let Some((_, container_id)) = stem.and_then(|stem| stem.rsplit_once('-')) {
+                links.entry(container_id.to_owned()).or_insert(path);
+            }
+        }
+        Self(links)
+    }
+
+    /// What they say of a container.
+    pub fn facts_of(&self, container_id: &str) -> Option<Facts> {
+        let path = self.0.get(container_id)?;
+        let name = path.file_name()?.to_str()?.strip_suffix(&format!("-{container_id}.log"))?;
+        facts(name, &std::fs::read_link(path).unwrap_or_default())
+    }
 }
 
 /// From the link's name without the container's id, and its target.
@@ -80,7 +97,9 @@ mod tests {
         };
         link(&"a".repeat(64), "cart");
         link(&"b".repeat(64), "till");
-        let name = |id: &str| facts_of(id, root.path()).map(|facts| facts.name);
+        std::fs::write(folder.join("notes.txt"), "").expect("written");
+        let links = Links::read(&["/nowhere".into(), root.path().to_owned()]);
+        let name = |id: &str| links.facts_of(id).map(|facts| facts.name);
         assert_eq!(name(&"b".repeat(64)).as_deref(), Some("till"));
         assert_eq!(name(&"c".repeat(64)), None);
     }

@@ -1,9 +1,11 @@
 //! Finds the pods of containers, on a thread of its own: what was known before, the runtime's files and socket, the API
 //! server's watch, and the kubelet's links to logs.
 //!
-//! Nobody waits here: who asks gets a place that is filled in later, once all sources that can be reached have been heard.
+//! Nobody waits here: who asks gets a place that is filled in later, once all sources that can be reached have been heard. A
+//! source that does not know a container of a pod yet may know it a moment later, so only time ends that wait.
 //! Refuses: guesses, and more than `WAITING_MAX` open questions.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,11 +21,12 @@ use tokio::task::JoinSet;
 
 use super::cache::Cache;
 use super::kubernetes::{self, ApiAccess, ApiEvent, ApiPod};
+use super::log_path::Links;
 use super::peer_watch::{self, PeerFeed};
 use super::peers::PeerEvent;
 use super::pods::Pods;
 use super::stats::{NameStats, Source};
-use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri, log_path};
+use super::{Choice, Container, CriSocket, Facts, LatePod, Pod, PodPlace, bundle, cri};
 use crate::clock::monotonic_ns;
 use crate::health::{Health, Part};
 use crate::telemetry::Metric;
@@ -48,6 +51,9 @@ const LOOKUPS_MAX: usize = 8;
 
 /// How long after an answer that said nothing the runtime is asked again; it doubles.
 const RETRY_NS: u64 = 100_000_000;
+
+/// The longest of these pauses while records wait: the last question is then within that time.
+const RETRY_AWAITED_NS_MAX: u64 = 1_600_000_000;
 
 /// How often what is due is looked at, with records that wait and without.
 const BUSY_TURN: Duration = Duration::from_millis(50);
@@ -260,6 +266,8 @@ struct Waiting {
     source: Source,
     /// Whether the runtime was heard, be it that it knows nothing.
     is_heard: bool,
+    /// Whether the links to logs were looked at while others may still tell.
+    has_read_links: bool,
     /// When the runtime is asked next; `None` while it is, and once it has told.
     lookup_ns: Option<u64>,
     lookup_delay_ns: u64,
@@ -340,6 +348,7 @@ impl Finder {
             source: Source::Bundle,
             facts: facts.unwrap_or_default(),
             is_heard: self.options.cri == CriSocket::None,
+            has_read_links: false,
             lookup_ns: Some(asked_ns).filter(|_| self.options.cri != CriSocket::None),
             lookup_delay_ns: RETRY_NS,
             is_late: false,
@@ -401,20 +410,29 @@ impl Finder {
         let is_absent = self.api == Api::Absent || is_down;
         let may_come = self.api == Api::Beginning || self.down_since_ns.is_some();
         let Self { waiting, pods, cache, stats, options, roots, .. } = self;
+        // They are read once for all that have nobody else, and only if there is one.
+        let links = OnceCell::new();
+        let links = || links.get_or_init(|| Links::read(roots));
         waiting.retain(|id, waiting| {
             let age_ns = now_ns.saturating_sub(waiting.asked_ns);
             let by_api = waiting.by_api(id, pods);
             let is_all_heard = waiting.is_heard && (by_api.is_some() || is_absent);
-            if (is_all_heard || age_ns >= WAIT_NS) && !waiting.is_late {
-                waiting.give_up_waiting(id, roots, stats);
+            let is_over = age_ns >= WAIT_NS;
+            if (is_all_heard || is_over) && !waiting.is_late {
+                waiting.last_resort(id, by_api, is_over, links);
+                // A runtime lists a container after it made its cgroup, and the server knows it later still.
+                if is_over || waiting.pod_uid.is_none() || waiting.is_named(id, by_api) {
+                    waiting.give_up_waiting(id, by_api, stats);
+                }
             }
-            let Some((facts, source)) = waiting.answer(by_api) else {
+            if !waiting.is_late || !waiting.is_named(id, by_api) {
                 let is_given_up = age_ns >= SEARCH_NS && !(may_come && waiting.pod_uid.is_some());
                 if is_given_up && waiting.pod_uid.is_some() {
                     stats.count_unnamed();
                 }
                 return !is_given_up;
-            };
+            }
+            let (facts, source) = waiting.answer(id, by_api);
             let pod = Pod::of(&facts, &options.choice);
             waiting.places.iter().for_each(|place| place.tell(pod.clone()));
             cache.insert(id.clone(), pod);
@@ -483,39 +501,55 @@ impl Finder {
 
 impl Waiting {
     fn retry(&mut self) {
+        let delay_max_ns = if self.is_late { u64::MAX } else { RETRY_AWAITED_NS_MAX };
         self.lookup_ns = Some(monotonic_ns().saturating_add(self.lookup_delay_ns));
-        self.lookup_delay_ns = self.lookup_delay_ns.saturating_mul(2);
+        self.lookup_delay_ns = self.lookup_delay_ns.saturating_mul(2).min(delay_max_ns);
     }
 
-    /// Nobody is left to hear, or it takes too long: what is known must do. Records go on without a name if that is nothing;
-    /// what comes later is for those after them.
-    fn give_up_waiting(&mut self, container_id: &str, roots: &[PathBuf], stats: &NameStats) {
-        self.is_late = true;
-        self.places.iter().for_each(LatePod::stop_waiting);
-        if !self.facts.are_enough()
-            && let Some(facts) = roots.iter().find_map(|root| log_path::facts_of(container_id, root))
+    /// Nobody is left to hear now: the links to logs may say it. They are read when that begins and when it is over.
+    fn last_resort<'a>(
+        &mut self,
+        container_id: &str,
+        by_api: Option<&ApiPod>,
+        is_over: bool,
+        links: impl Fn() -> &'a Links,
+    ) {
+        let has_read = std::mem::replace(&mut self.has_read_links, true);
+        if (is_over || !has_read)
+            && !self.is_named(container_id, by_api)
+            && let Some(facts) = links().facts_of(container_id)
         {
             self.facts.add(facts);
             self.source = Source::LogPath;
         }
-        if self.pod_uid.is_some() && !self.facts.are_enough() {
+    }
+
+    /// What is known must do. Records go on without a name if that is nothing; what comes later is for those after them.
+    fn give_up_waiting(&mut self, container_id: &str, by_api: Option<&ApiPod>, stats: &NameStats) {
+        self.is_late = true;
+        self.places.iter().for_each(LatePod::stop_waiting);
+        if self.pod_uid.is_some() && !self.is_named(container_id, by_api) {
             stats.count_late();
         }
     }
 
-    /// What the API server told of it.
-    fn by_api(&self, container_id: &str, pods: &Pods) -> Option<Facts> {
+    /// The pod that the API server told.
+    fn by_api<'a>(&self, container_id: &str, pods: &'a Pods) -> Option<&'a ApiPod> {
         let uid = self.pod_uid.as_ref().or(Some(&self.facts.uid).filter(|uid| !uid.is_empty()));
-        pods.of(container_id, uid.map(String::as_str), &self.facts)
+        pods.of(container_id, uid.map(String::as_str))
     }
 
-    /// The pod, once what is known must do.
-    fn answer(&self, by_api: Option<Facts>) -> Option<(Facts, Source)> {
-        let found = match by_api {
-            Some(facts) => (facts, Source::Api),
+    /// Whether what is known names it. Asked of all at each turn, so nothing is copied.
+    fn is_named(&self, container_id: &str, by_api: Option<&ApiPod>) -> bool {
+        by_api.map_or(self.facts.are_enough(), |pod| pod.names(container_id, &self.facts))
+    }
+
+    /// What is known, and who told most of it.
+    fn answer(&self, container_id: &str, by_api: Option<&ApiPod>) -> (Facts, Source) {
+        match by_api {
+            Some(pod) => (pod.facts_of(container_id, &self.facts), Source::Api),
             None => (self.facts.clone(), self.source),
-        };
-        Some(found).filter(|(facts, _)| self.is_late && facts.are_enough())
+        }
     }
 }
 

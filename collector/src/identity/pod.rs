@@ -121,7 +121,16 @@ impl Facts {
 
     /// Whether it names a container of a pod.
     pub fn are_enough(&self) -> bool {
-        !self.namespace.is_empty() && !self.name.is_empty() && self.container.is_some()
+        Self::are_enough_together([self])
+    }
+
+    /// Whether what some sources know of it does, one [added](Self::add) to the other.
+    pub fn are_enough_together<'a>(sources: impl IntoIterator<Item = &'a Self, IntoIter: Clone>) -> bool {
+        let sources = sources.into_iter();
+        let has = |is: fn(&Self) -> bool| sources.clone().any(is);
+        has(|facts| !facts.namespace.is_empty())
+            && has(|facts| !facts.name.is_empty())
+            && has(|facts| facts.container.is_some())
     }
 
     /// Adds what another source knows and this one does not.

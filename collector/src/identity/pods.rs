@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::Facts;
 use super::kubernetes::ApiPod;
 
 /// Pods that are remembered. A node has at most some hundred at a time.
@@ -70,15 +69,9 @@ impl Pods {
         self.pods.len()
     }
 
-    /// What is known of a container: by its pod's uid on the node, else by its own id; with what the node's own sources
-    /// say where the server says nothing.
-    pub fn of(&self, container_id: &str, uid: Option<&str>, own: &Facts) -> Option<Facts> {
-        let pod = self.pods.get(uid.or_else(|| self.by_container.get(container_id).map(String::as_str))?)?;
-        let mut facts = pod.facts.clone();
-        facts.add(own.clone());
-        let container = pod.containers.iter().find(|(id, _)| id == container_id);
-        container.into_iter().for_each(|(_, container)| facts.add(container.clone()));
-        Some(facts)
+    /// The pod of a container: by its uid on the node, else by the container's own id.
+    pub fn of(&self, container_id: &str, uid: Option<&str>) -> Option<&ApiPod> {
+        self.pods.get(uid.or_else(|| self.by_container.get(container_id).map(String::as_str))?)
     }
 
     fn forget(&mut self, uid: &str) {
@@ -100,6 +93,7 @@ impl Pods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Facts;
 
     fn pod(uid: &str, containers: &[&str]) -> ApiPod {
         let container = |id: &&str| {
@@ -120,7 +114,10 @@ mod tests {
     }
 
     fn name(pods: &Pods, container: &str, uid: Option<&str>) -> Option<(String, Option<String>)> {
-        pods.of(container, uid, &Facts::default()).map(|facts| (facts.name, facts.container))
+        let pod = pods.of(container, uid)?;
+        let facts = pod.facts_of(container, &Facts::default());
+        assert_eq!(pod.names(container, &Facts::default()), facts.are_enough());
+        Some((facts.name, facts.container))
     }
 
     #[test]

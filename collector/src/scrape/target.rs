@@ -104,7 +104,7 @@ impl Scheme {
 }
 
 impl TargetSpec {
-    /// The target of a URL; the path is `/metrics` if it has none.
+    /// The target of a URL; the path is `/metrics` if it has none. An address of either kind may stand in brackets.
     ///
     /// # Errors
     /// A URL that is none, is neither http nor https, or holds credentials.
@@ -115,8 +115,14 @@ impl TargetSpec {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         ensure!(!authority.contains('@'), "credentials are not supported");
         let bracketed = uri.host().unwrap_or_default();
-        let host = bracketed.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let address = bracketed.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = address.unwrap_or(bracketed).to_owned();
         ensure!(!host.is_empty(), "it names no host");
+        // IPv4 may stand in brackets too: who fills in a node's address does not know which it is.
+        ensure!(
+            address.is_none_or(|address| address.parse::<IpAddr>().is_ok()),
+            "only an address stands in brackets"
+        );
         // `Uri::port` passes over a port that is no number.
         let port = match authority.strip_prefix(bracketed).unwrap_or_default() {
             "" => scheme.port(),
@@ -322,6 +328,12 @@ mod tests {
         check("http://a:9100", Ok("http://a:9100/metrics"));
         check("https://a/x?y=z", Ok("https://a:443/x?y=z"));
         check("http://[::1]:80/m", Ok("http://[::1]:80/m"));
+        // What `https://[$(HOST_IP)]:10250/metrics` becomes on a node of either kind, and without its brackets.
+        check("https://[fd00::7]:10250/metrics", Ok("https://[fd00::7]:10250/metrics"));
+        check("https://[10.0.0.7]:10250/metrics", Ok("https://10.0.0.7:10250/metrics"));
+        check("https://fd00::7:10250/metrics", Err(""));
+        check("http://[a]:80/", Err("brackets"));
+        check("http://[]:80/", Err(""));
         check("http://u:p@a/", Err("credentials"));
         check("a:9100/metrics", Err(""));
         check("ftp://a/", Err("http://"));

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::health::Health;
 use crate::telemetry::Value;
 
 /// Answers each request with the next page, and with the last one for ever.
@@ -49,7 +50,8 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn targets_are_scraped_reset_and_replaced() {
     let counter = serve(&["# TYPE a_total counter\na_total 9\n", "# TYPE a_total counter\na_total 2\nbad\n"]);
-    let scraper = Scraper::start(Client::new(trust(None).unwrap(), Limits::default())).unwrap();
+    let scraper =
+        Scraper::start(Client::new(trust(None).unwrap(), Limits::default()), &Health::default()).unwrap();
     assert_eq!(scraper.latest(false), []);
     // Nobody listens on port 1.
     assert_eq!(scraper.set_targets(vec![target("good", counter), target("dead", 1), target("again", 1)]), 0);
@@ -84,7 +86,8 @@ fn targets_are_scraped_reset_and_replaced() {
 
 #[test]
 fn there_are_not_too_many_targets() {
-    let scraper = Scraper::start(Client::new(trust(None).unwrap(), Limits::default())).unwrap();
+    let scraper =
+        Scraper::start(Client::new(trust(None).unwrap(), Limits::default()), &Health::default()).unwrap();
     let far =
         |number: usize| Target { interval: Duration::from_hours(1), ..target(&format!("t{number}"), 1) };
     assert_eq!(scraper.set_targets((0..TARGETS_MAX + 7).map(far).collect()), 7);

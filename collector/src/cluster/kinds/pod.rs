@@ -15,6 +15,10 @@ const PHASES: [&str; 5] = ["Pending", "Succeeded", "Failed", "Unknown", "Running
 /// Why a pod as a whole is as it is; kube-state-metrics knows these.
 const REASONS: [&str; 5] = ["Evicted", "NodeAffinity", "NodeLost", "Shutdown", "UnexpectedAdmissionError"];
 
+/// Conditions that are told.
+const READY: &str = "Ready";
+const SCHEDULED: &str = "PodScheduled";
+
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -60,6 +64,11 @@ impl Listed for Pod {
         }
         slim(&mut self.metadata);
         self.metadata.labels = kept.filter(|kept| !kept.is_empty());
+        let Status { conditions, container_statuses, .. } = &mut self.status;
+        conditions.retain(|condition| [READY, SCHEDULED].contains(&condition.kind.as_str()));
+        conditions.shrink_to_fit();
+        container_statuses.shrink_to_fit();
+        self.spec.containers.shrink_to_fit();
     }
 }
 
@@ -149,8 +158,8 @@ impl Pod {
             let mut condition_of =
                 |name, help| series.condition(name, help, "condition", &[], &condition.status);
             match condition.kind.as_str() {
-                "Ready" => condition_of("kube_pod_status_ready", "Whether a pod is ready to serve."),
-                "PodScheduled" => {
+                READY => condition_of("kube_pod_status_ready", "Whether a pod is ready to serve."),
+                SCHEDULED => {
                     condition_of("kube_pod_status_scheduled", "Whether a pod has a node.");
                     let is_unschedulable = condition.status == "False" && condition.reason == "Unschedulable";
                     let value = Some(1.0).filter(|_| is_unschedulable);

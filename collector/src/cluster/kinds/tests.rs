@@ -266,3 +266,22 @@ fn kinds_are_in_their_order() {
         assert_eq!(kind as usize, position);
     }
 }
+
+#[test]
+fn a_pod_is_held_without_room_to_spare() {
+    let json = r#"{"metadata":{"name":"a","ownerReferences":[
+        {"apiVersion":"apps/v1","kind":"ReplicaSet","name":"b","uid":"12","controller":true,"blockOwnerDeletion":true}]},
+        "spec":{"containers":[{"name":"c"}]},"status":{"containerStatuses":[{"name":"c"}]}}"#;
+    let mut pod: Pod = serde_json::from_str(json).expect("a pod");
+    let room = |pod: &Pod| (pod.spec.containers.capacity(), pod.status.container_statuses.capacity());
+    assert_ne!(room(&pod), (1, 1));
+    pod.slim(&[]);
+    assert_eq!(room(&pod), (1, 1));
+    let owners = pod.metadata.owner_references.expect("one");
+    let [owner] = &owners[..] else { panic!("{owners:?}") };
+    assert_eq!(
+        (owners.capacity(), &*owner.kind, &*owner.name, owner.controller),
+        (1, "ReplicaSet", "b", Some(true))
+    );
+    assert!(owner.uid.is_empty() && owner.api_version.is_empty() && owner.block_owner_deletion.is_none());
+}

@@ -18,6 +18,8 @@ use super::{
     retry,
     transport::Transport,
 };
+use crate::clock::monotonic_ns;
+use crate::health::Pulse;
 
 /// What one signal needs to be exported.
 pub(super) struct Worker {
@@ -35,13 +37,17 @@ pub(super) async fn run(
     workers: Vec<Worker>,
     queue: Arc<Queue>,
     mut stopping: watch::Receiver<Option<Duration>>,
+    pulse: Pulse,
 ) {
     let mut tasks = JoinSet::new();
     for worker in workers {
         tasks.spawn(worker.run());
     }
     // An error says that every handle is gone without a stop: nobody waits, so nothing is worth a delay.
-    let deadline = stopping.wait_for(Option::is_some).await.map_or(None, |seen| *seen).unwrap_or_default();
+    let deadline = tokio::select! {
+        seen = stopping.wait_for(Option::is_some) => seen.map_or(None, |seen| *seen).unwrap_or_default(),
+        never = pulse.beat_with(&mut tasks, monotonic_ns) => match never {},
+    };
     let finish = async {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {

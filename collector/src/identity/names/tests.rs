@@ -140,6 +140,86 @@ fn two_pods_of_one_name_are_two_and_a_new_one_is_not_the_old() {
 }
 
 #[test]
+fn who_does_not_know_a_container_of_a_pod_yet_may_know_it_later() {
+    type Answer = fn() -> Result<Option<Facts>>;
+    // A sandbox runs before the runtime lists it; the server has the pod, and its containers' ids later still.
+    let not_yet: [Answer; 2] = [|| Ok(None), || Err(anyhow::anyhow!("busy"))];
+    for (api, answer) in [Api::Live, Api::Absent].into_iter().flat_map(|api| not_yet.map(|not| (api, not))) {
+        let mut finder = finder(api);
+        if api == Api::Live {
+            finder.on_api(api_pod("12"), 0);
+        }
+        let place = ask(&mut finder, "a", Some("12"));
+        let stranger = ask(&mut finder, "s", None);
+        for id in ["a", "s"] {
+            finder.on_runtime(id, answer());
+            assert!(finder.waiting[id].lookup_ns.is_some(), "it is asked again");
+        }
+        finder.turn(WAIT_NS - 2);
+        assert!(place.is_awaited(WAIT_NS - 2), "{api:?}");
+        assert_eq!(
+            stranger.is_awaited(0),
+            api == Api::Live,
+            "a container of no pod is not looked for so long"
+        );
+        finder.on_runtime("a", Ok(Some(cri(0))));
+        finder.turn(WAIT_NS - 1);
+        assert!(service(&place).is_some(), "{api:?}");
+        // It ends, be it that nobody ever tells.
+        let never = ask(&mut finder, "n", Some("13"));
+        finder.on_runtime("n", answer());
+        finder.turn(WAIT_NS);
+        assert!(finder.waiting["n"].is_late && !never.is_awaited(0), "{api:?}");
+    }
+}
+
+#[test]
+fn a_container_that_is_awaited_is_asked_for_up_to_the_end() {
+    let mut finder = finder(Api::Absent);
+    ask(&mut finder, "a", Some("12"));
+    let waiting = finder.waiting.get_mut("a").expect("it waits");
+    let mut delays_ns = Vec::new();
+    for _ in 0..7 {
+        delays_ns.push(waiting.lookup_delay_ns);
+        waiting.retry();
+    }
+    let asked_ms = delays_ns.iter().scan(0, |at_ns, delay_ns| {
+        *at_ns += delay_ns;
+        Some(*at_ns / 1_000_000)
+    });
+    assert_eq!(asked_ms.collect::<Vec<u64>>(), [100, 300, 700, 1_500, 3_100, 4_700, 6_300]);
+    waiting.is_late = true;
+    waiting.retry();
+    assert_eq!(waiting.lookup_delay_ns, 2 * RETRY_AWAITED_NS_MAX, "nobody waits any more");
+}
+
+#[test]
+fn the_links_to_logs_are_the_last_to_be_asked() {
+    let root = tempfile::tempdir().expect("a directory");
+    let folder = root.path().join("var/log/containers");
+    std::fs::create_dir_all(&folder).expect("made");
+    let link = |id: &str| {
+        let target = "/var/log/pods/shop_cart-1_12/web/0.log";
+        std::os::unix::fs::symlink(target, folder.join(format!("cart-1_shop_web-{id}.log"))).expect("made");
+    };
+    let mut finder = Finder { roots: vec![root.path().to_owned()], ..finder(Api::Absent) };
+    let (early, late) = (ask(&mut finder, "e", Some("12")), ask(&mut finder, "l", Some("12")));
+    link("e");
+    finder.turn(1);
+    assert_eq!(service(&early), None, "the runtime was not heard");
+    for id in ["e", "l"] {
+        finder.on_runtime(id, Ok(None));
+    }
+    finder.turn(2);
+    assert_eq!((service(&early), service(&late)), (Some("web"), None));
+    link("l");
+    finder.turn(WAIT_NS - 1);
+    assert_eq!(service(&late), None, "folders are not read at each turn");
+    finder.turn(WAIT_NS);
+    assert_eq!(service(&late), Some("web"));
+}
+
+#[test]
 fn what_is_never_found_is_given_up_and_counted() {
     let mut finder = finder(Api::Absent);
     let place = ask(&mut finder, "a", Some("12"));
