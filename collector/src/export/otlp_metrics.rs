@@ -65,7 +65,8 @@ pub fn metrics_requests(
     for (owner, pieces) in owners.in_order {
         let resource = match owner {
             Owner::Agent => host.of_agent(),
-            Owner::Host => host.of_host(),
+            // Cgroups in cAdvisor's words are for the endpoint only.
+            Owner::Host | Owner::Cgroup(_) => host.of_host(),
             Owner::Subject(subject) => host.of(subject),
             Owner::Object(object) => host.of_object(object),
             Owner::Endpoint(endpoint) => host.of_endpoint(endpoint),
@@ -106,7 +107,7 @@ struct Owners<'a> {
 impl<'a> Owners<'a> {
     fn pieces_of(&mut self, owner: &'a Owner) -> &mut Vec<Piece> {
         let position = match owner {
-            Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.position(owner),
+            Owner::Agent | Owner::Host | Owner::Endpoint(_) | Owner::Cgroup(_) => self.position(owner),
             Owner::Subject(subject) => self.position_at(Arc::as_ptr(subject) as usize, owner),
             Owner::Object(object) => self.position_at(Arc::as_ptr(object) as usize, owner),
         };

@@ -87,8 +87,8 @@ impl HostResource {
             Owner::Subject(subject) => self.of(subject),
             Owner::Object(object) => self.of_object(object),
             Owner::Agent => self.of_agent(),
-            // An endpoint of an endpoint is not made.
-            Owner::Host | Owner::Endpoint(_) => self.of_host(),
+            // An endpoint of an endpoint or of a cgroup is not made.
+            Owner::Host | Owner::Endpoint(_) | Owner::Cgroup(_) => self.of_host(),
         };
         for (key, value) in &endpoint.attributes {
             resource.attributes.retain(|known| known.key != *key);

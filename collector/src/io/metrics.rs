@@ -117,6 +117,7 @@ enum OwnerId {
     Subject(usize),
     Endpoint(usize),
     Object(usize),
+    Cgroup(usize),
     Host,
     Agent,
 }
@@ -127,6 +128,7 @@ impl OwnerId {
             Owner::Subject(subject) => Self::Subject(Arc::as_ptr(subject).addr()),
             Owner::Endpoint(endpoint) => Self::Endpoint(Arc::as_ptr(endpoint).addr()),
             Owner::Object(object) => Self::Object(Arc::as_ptr(object).addr()),
+            Owner::Cgroup(cgroup) => Self::Cgroup(Arc::as_ptr(cgroup).addr()),
             Owner::Host => Self::Host,
             Owner::Agent => Self::Agent,
         }

@@ -38,7 +38,7 @@ impl SeriesHasher {
         match owner {
             Owner::Subject(subject) => self.of(&subject.key()),
             Owner::Endpoint(endpoint) => self.of(&(self.owner(&endpoint.owner), &endpoint.attributes)),
-            Owner::Agent | Owner::Host | Owner::Object(_) => self.of(owner),
+            Owner::Agent | Owner::Host | Owner::Object(_) | Owner::Cgroup(_) => self.of(owner),
         }
     }
 
@@ -99,6 +99,7 @@ impl<'a> OwnerFingerprints<'a> {
             Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.hasher.owner(owner),
             Owner::Subject(subject) => self.at(Arc::as_ptr(subject) as usize, owner),
             Owner::Object(object) => self.at(Arc::as_ptr(object) as usize, owner),
+            Owner::Cgroup(cgroup) => self.at(Arc::as_ptr(cgroup) as usize, owner),
         }
     }
 
