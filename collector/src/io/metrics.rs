@@ -358,8 +358,8 @@ mod tests {
     /// The kernel's counts; expects name, labels and value (operations for histograms) of all points.
     fn check(counts: &[(Key, Distribution)], expected: &[(&str, &str, f64)]) {
         let mut all = AllSeries::new(0);
-        for (key, counts) in counts {
-            all.take(key, counts, None);
+        for (place, (key, counts)) in (1..).zip(counts) {
+            all.take(place, key, counts, None);
         }
         let names = Names {
             owner: &|_| Some(Owner::Host),
