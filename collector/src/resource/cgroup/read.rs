@@ -4,7 +4,7 @@
 //! peaks and counts of processes change slowly or cost much, and are read when asked for only. Refuses: sums over
 //! children of its own, for the kernel's numbers include them (but `cgroup.procs`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::directory::Buffers;
 use super::hierarchy::{Hierarchies, Hierarchy, Version};
@@ -47,18 +47,17 @@ pub fn read(
         if !is_wanted {
             continue;
         }
-        let Some(opened) = hierarchy.open_cgroup(path) else { continue };
-        is_there = true;
-        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, sums, before: &before, buffers };
+        let mut cgroup = Cgroup { hierarchy, path, scope, sums, before: &before, buffers, is_there: false };
         match hierarchy.version {
             Version::V1 => cgroup.read_v1(hierarchy, usage),
             Version::V2 => cgroup.read_v2(hierarchy, usage),
         }
+        is_there |= cgroup.is_there;
     }
     if scope == Scope::All {
         usage.tasks.processes = processes(hierarchies, path, buffers);
     }
-    // A cgroup may stand only in hierarchies that this reading had no use for.
+    // A cgroup may stand only in hierarchies that this reading had no use for, or without a file that it wanted.
     is_there || hierarchies.all().iter().any(|hierarchy| hierarchy.open_cgroup(path).is_some())
 }
 
@@ -156,7 +155,8 @@ fn forget(usage: &mut CgroupUsage, scope: Scope) {
 }
 
 struct Cgroup<'a> {
-    directory: BorrowedFd<'a>,
+    hierarchy: &'a Hierarchy,
+    path: &'a str,
     scope: Scope,
     /// What the files said that are kept open.
     sums: Option<Sums>,
@@ -164,11 +164,15 @@ struct Cgroup<'a> {
     /// their parts. Without processor time no page is faulted in, so that the counts of faults rest too.
     before: &'a (CpuUsage, MemoryUsage),
     buffers: &'a mut Buffers,
+    /// Whether any file was there.
+    is_there: bool,
 }
 
 impl Cgroup<'_> {
     fn text(&mut self, name: &std::ffi::CStr) -> Option<&[u8]> {
-        self.buffers.read(self.directory, name)
+        let text = self.buffers.read_below(self.hierarchy.root(), self.path, name);
+        self.is_there |= text.is_some();
+        text
     }
 
     /// Whether a sum is what it was, and its parts need not be read.
@@ -201,14 +205,13 @@ impl Cgroup<'_> {
             self.tasks(usage);
         }
         if hierarchy.has_io && self.scope >= Scope::Most {
-            let io = usage.io.get_or_insert_default();
             let files = [
                 (c"blkio.throttle.io_service_bytes_recursive", IoUnit::Bytes),
                 (c"blkio.throttle.io_serviced_recursive", IoUnit::Operations),
             ];
             for (file, unit) in files {
                 if let Some(text) = self.text(file) {
-                    parse::blkio(text, unit, io);
+                    parse::blkio(text, unit, usage.io.get_or_insert_default());
                 }
             }
         }
@@ -271,11 +274,11 @@ impl Cgroup<'_> {
         if hierarchy.has_pids && self.scope >= Scope::Most {
             self.tasks(usage);
         }
-        if hierarchy.has_io && self.scope >= Scope::Most {
-            let io = usage.io.get_or_insert_default();
-            if let Some(text) = self.text(c"io.stat") {
-                parse::io_stat(text, io);
-            }
+        if hierarchy.has_io
+            && self.scope >= Scope::Most
+            && let Some(text) = self.text(c"io.stat")
+        {
+            parse::io_stat(text, usage.io.get_or_insert_default());
         }
         if hierarchy.has_pressure && self.scope >= Scope::Most {
             let pressure = &mut usage.pressure;
