@@ -131,13 +131,18 @@ pub fn attribute(key: &str, value: String) -> KeyValue {
 /// An attribute of a resource or a metric: a number where the conventions have one, else a text.
 pub fn typed(key: &str, value: &str) -> KeyValue {
     match value.parse() {
-        Ok(number) if NUMBERS.contains(&key) => KeyValue {
+        Ok(number) if is_number(key) => KeyValue {
             key: key.to_owned(),
             value: Some(AnyValue { value: Some(Value::IntValue(number)) }),
             ..KeyValue::default()
         },
         _ => attribute(key, value.to_owned()),
     }
+}
+
+/// Whether the conventions have a number for an attribute.
+pub fn is_number(key: &str) -> bool {
+    NUMBERS.contains(&key)
 }
 
 /// `host.arch` by the semantic conventions.
