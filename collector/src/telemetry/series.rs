@@ -13,7 +13,8 @@ use fnv::FnvBuildHasher;
 
 use super::{Metric, Owner, Point};
 
-/// Stands for a series, an owner or a metric. Among a million, two are the same with a chance of 10^-27.
+/// Stands for a series, an owner or a metric. Among a million, two are the same with a chance of 10^-27; among a thousand
+/// series of one owner in one metric, of 10^-14.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(u128);
 
@@ -64,7 +65,12 @@ impl SeriesHasher {
     pub fn series(&self, metric: Fingerprint, owner: Fingerprint, point: &Point) -> Fingerprint {
         // Both are random: together they are so, too, and most series have no more.
         let whose = Fingerprint(metric.0.rotate_left(1) ^ owner.0);
-        if point.attributes.is_empty() { whose } else { self.of(&(whose, &point.attributes)) }
+        if point.attributes.is_empty() {
+            return whose;
+        }
+        // Half a fingerprint is enough to tell the few hundred series of one owner in one metric apart.
+        let attributes = u128::from(self.first.hash_one(&point.attributes));
+        Fingerprint(whose.0 ^ (attributes << 64 | attributes))
     }
 
     /// Begins the fingerprint of something that has several parts.

@@ -4,11 +4,11 @@
 //! peaks and counts of processes change slowly or cost much, and are read when asked for only. Refuses: sums over
 //! children of its own, for the kernel's numbers include them (but `cgroup.procs`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directory::Buffers;
 use super::hierarchy::{Hierarchies, Hierarchy, Version};
-use super::hot::Sums;
+use super::hot::{Hot, Sums};
 use super::parse::{self, IoUnit};
 use super::usage::{CgroupUsage, CpuUsage, MemoryUsage, PressureUsage};
 
@@ -26,11 +26,21 @@ pub enum Scope {
     All,
 }
 
-/// Reads `path` into `usage`, where slow numbers of before stay if they are not in `scope`; `sums` is what is known of it
+/// Where a cgroup is found.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The hierarchies that it may be in.
+    pub hierarchies: &'a Hierarchies,
+    /// Its path there.
+    pub path: &'a str,
+    /// What of it is kept open.
+    pub hot: Option<&'a Hot>,
+}
+
+/// Reads a cgroup into `usage`, where slow numbers of before stay if they are not in `scope`; `sums` is what is known of it
 /// already. Whether any hierarchy has the cgroup.
 pub fn read(
-    hierarchies: &Hierarchies,
-    path: &str,
+    place: Place<'_>,
     scope: Scope,
     sums: Option<Sums>,
     buffers: &mut Buffers,
@@ -38,8 +48,9 @@ pub fn read(
 ) -> bool {
     let before = (usage.cpu, usage.memory);
     forget(usage, scope);
+    let Place { hierarchies, path, hot } = place;
     let mut is_there = false;
-    for hierarchy in hierarchies.by_reading() {
+    for (number, hierarchy) in hierarchies.by_reading() {
         let is_wanted = scope >= Scope::Most
             || hierarchy.has_cpu_time
             || hierarchy.has_memory
@@ -47,7 +58,9 @@ pub fn read(
         if !is_wanted {
             continue;
         }
-        let mut cgroup = Cgroup { hierarchy, path, scope, sums, before: &before, buffers, is_there: false };
+        let directory = hot.and_then(|hot| hot.directory(number));
+        let mut cgroup =
+            Cgroup { hierarchy, path, directory, scope, sums, before: &before, buffers, is_there: false };
         match hierarchy.version {
             Version::V1 => cgroup.read_v1(hierarchy, usage),
             Version::V2 => cgroup.read_v2(hierarchy, usage),
@@ -157,6 +170,8 @@ fn forget(usage: &mut CgroupUsage, scope: Scope) {
 struct Cgroup<'a> {
     hierarchy: &'a Hierarchy,
     path: &'a str,
+    /// Its directory, if that is open.
+    directory: Option<BorrowedFd<'a>>,
     scope: Scope,
     /// What the files said that are kept open.
     sums: Option<Sums>,
@@ -170,7 +185,10 @@ struct Cgroup<'a> {
 
 impl Cgroup<'_> {
     fn text(&mut self, name: &std::ffi::CStr) -> Option<&[u8]> {
-        let text = self.buffers.read_below(self.hierarchy.root(), self.path, name);
+        let text = match self.directory {
+            Some(directory) => self.buffers.read(directory, name),
+            None => self.buffers.read_below(self.hierarchy.root(), self.path, name),
+        };
         self.is_there |= text.is_some();
         text
     }
@@ -337,7 +355,15 @@ mod tests {
     }
 
     fn usage(hierarchies: &Hierarchies, scope: Scope, usage: &mut CgroupUsage) -> bool {
-        read(hierarchies, "/pod/c1", scope, None, &mut Buffers::default(), usage)
+        // The same by paths, and from open directories where there are some.
+        let hot = Hot::open(hierarchies, "/pod/c1");
+        let mut by_directory = usage.clone();
+        let mut place = Place { hierarchies, path: "/pod/c1", hot: hot.as_ref() };
+        let is_there = read(place, scope, None, &mut Buffers::default(), &mut by_directory);
+        place.hot = None;
+        assert_eq!(read(place, scope, None, &mut Buffers::default(), usage), is_there);
+        assert_eq!(*usage, by_directory);
+        is_there
     }
 
     #[test]
