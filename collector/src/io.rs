@@ -86,7 +86,10 @@ impl Io {
         };
         let Self { maps, series, block, owners, .. } = self;
         block.begin();
-        maps.read(|key, counts| {
+        maps.read(|place, key, counts| {
+            if series.has(place, key, counts) {
+                return;
+            }
             let whose = match key.measure == Measure::Block as u8 && block.is_apart() {
                 true => match block.owner_of(key.cgroup_id) {
                     Some(key) if directory.subject(&key).is_none() => Whose::Later,
@@ -96,7 +99,7 @@ impl Io {
             };
             // What is not taken now is taken with what comes until then.
             if let Whose::Owner(owner) = whose {
-                series.take(key, counts, owner);
+                series.take(place, key, counts, owner);
             }
         });
         series.end_reading(now_unix_ns, |owner| {
@@ -146,10 +149,10 @@ impl Io {
 
     /// Counts whose cgroup or process is gone. Looked for before a reading and freed after it: so what they counted last
     /// is read.
-    fn gone(&self) -> Vec<KernelKey> {
+    fn gone(&self) -> Vec<(u32, KernelKey)> {
         let mut cgroups: HashMap<u64, bool> = HashMap::new();
         let mut processes: HashMap<u32, bool> = HashMap::new();
-        let is_gone = |key: &&KernelKey| {
+        let is_gone = |(_, key): &(u32, &KernelKey)| {
             if key.cgroup_id == OVERFLOW_CGROUP {
                 return false;
             }
@@ -166,14 +169,14 @@ impl Io {
                 }
             }
         };
-        self.series.kernel_keys().filter(is_gone).copied().collect()
+        self.series.kernel_keys().filter(is_gone).map(|(place, key)| (place, *key)).collect()
     }
 
     /// Frees what is gone, and forgets who has been gone for a while.
-    fn sweep(&mut self, gone: &[KernelKey], now_ns: u64, directory: &mut Directory) {
-        for key in gone {
-            self.maps.forget(key);
-            self.series.forget(key);
+    fn sweep(&mut self, gone: &[(u32, KernelKey)], now_ns: u64, directory: &mut Directory) {
+        for (place, key) in gone {
+            self.maps.forget(key, *place);
+            self.series.forget(*place);
         }
         self.series.forget_processes(now_ns, is_running);
         let named: HashSet<u32> = self.series.iter().map(|(key, _)| key.detail).collect();

@@ -3,6 +3,7 @@
 //! Every hook has a fallback that is chosen by trying, and no single hook is fatal: what was tried, taken and lost is
 //! kept as [`Hook`]s for `kansoku doctor`. Refuses: what the records mean.
 
+mod batch;
 mod btf;
 mod bus_error;
 mod cgroup_path;

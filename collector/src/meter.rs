@@ -1,6 +1,8 @@
 //! All metrics at one moment: collects them on the tick, and for whoever scrapes, and hands out one snapshot for all.
 //!
-//! Runs on the thread `metrics`: reading a thousand cgroups must not hold up the pipeline. Refuses: OTLP and Prometheus.
+//! A tick that comes with a scrape ([`Schedule`]) gets the scrape's snapshot. Runs on the thread `metrics`: reading a thousand cgroups must not hold up the pipeline. Refuses: OTLP and Prometheus.
+
+mod schedule;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::resource::node::NodeResources;
 use crate::scrape::{Discovery, Scraper};
 use crate::telemetry::cardinality::Limits;
 use crate::telemetry::{Cardinality, Metric, MetricKind, Owner, Point, Snapshot, Vocabulary};
+use schedule::Schedule;
 
 /// A scrape gets the last snapshot if it is younger than this: scrapers in step cost one collection.
 pub const FRESH: Duration = Duration::from_millis(900);
@@ -98,11 +101,13 @@ impl Meter {
         let mut sources = Sources::new(&options, io, server, scraper, cluster);
         let mut last = Arc::new(Snapshot::default());
         let mut collected: Option<Instant> = None;
+        // The sink has seen the last one.
+        let mut is_accepted = false;
         let mut kernel_read = Instant::now();
-        let mut due = Instant::now() + options.interval;
+        let mut schedule = Schedule::new(options.interval, Instant::now());
         loop {
             pulse.beat(monotonic_ns());
-            let wait = due.saturating_duration_since(Instant::now()).min(TURN);
+            let wait = schedule.due().saturating_duration_since(Instant::now()).min(TURN);
             let request = match answers.recv_timeout(wait) {
                 Ok(request) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -122,16 +127,18 @@ impl Meter {
                 collected = None;
             }
             if let Some(request) = request {
+                schedule.scraped(Instant::now());
                 if collected.is_none() {
                     last = Arc::new(sources.collect(is_over));
                     collected = Some(Instant::now());
+                    is_accepted = false;
                     kernel_read = Instant::now();
                 }
                 request.answer(Arc::clone(&last));
                 answers.answer_all(&last);
             }
-            if is_over || Instant::now() >= due {
-                due = Instant::now() + options.interval;
+            if is_over || Instant::now() >= schedule.due() {
+                schedule.taken(Instant::now());
                 if !sink.wants() {
                     // Scrapes make their own. But what waits in the kernel's map needs a reading now and then.
                     if is_over || kernel_read.elapsed() + TURN >= options.interval {
@@ -143,9 +150,12 @@ impl Meter {
                     }
                     continue;
                 }
-                last = Arc::new(sources.collect(is_over));
-                collected = Some(Instant::now());
+                if is_over || is_accepted || collected.is_none() {
+                    last = Arc::new(sources.collect(is_over));
+                    collected = Some(Instant::now());
+                }
                 sink.accept(&last);
+                is_accepted = true;
             }
             if is_over {
                 return;

@@ -19,7 +19,8 @@ pub use explicit::{ExplicitHistogram, Summary};
 pub use histogram::{Exemplar, ExponentialHistogram};
 pub use increments::{Increments, Step};
 pub use metric::{
-    ClusterObject, Endpoint, Metric, MetricKind, Owner, Point, Snapshot, Text, Value, Vocabulary,
+    ClusterObject, Endpoint, LabelledCgroup, Metric, MetricKind, Owner, Point, Snapshot, Text, Value,
+    Vocabulary,
 };
 pub use series::{ByFingerprint, Fingerprint, OwnerFingerprints, SeriesHasher};
 pub use span::{Doubt, Proof, Span, SpanContext, SpanKind, SpanLink, SpanValue, hexadecimal};

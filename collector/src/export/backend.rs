@@ -171,7 +171,9 @@ impl MetricSink for MetricExporter {
         let requests = if self.temporality == TemporalityPreference::Cumulative {
             metrics_requests(snapshot, &self.host, self.temporality, REQUEST_BYTES_MAX)
         } else {
-            let mut deltas = snapshot.clone();
+            let pushed = snapshot.metrics.iter().filter(|metric| metric.vocabulary.is_pushed());
+            let mut deltas =
+                Snapshot { time_unix_ns: snapshot.time_unix_ns, metrics: pushed.cloned().collect() };
             invalid = self.deltas.apply(&mut deltas).invalid;
             metrics_requests(&deltas, &self.host, self.temporality, REQUEST_BYTES_MAX)
         };
@@ -185,7 +187,7 @@ impl MetricSink for MetricExporter {
         for (request, points) in requests.requests {
             self.exporter.push(Payload {
                 signal: otlp::Signal::Metrics,
-                body: request.encode_to_vec().into(),
+                body: request.into(),
                 records: points,
                 items: points,
                 ticket: NO_TICKET,

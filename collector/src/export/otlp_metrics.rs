@@ -8,29 +8,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fnv::FnvBuildHasher;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1 as proto;
-use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use prost::Message;
 
 use super::HostResource;
 use super::delta::TemporalityPreference;
-use super::resource::{attribute, typed};
-use crate::telemetry::{
-    Exemplar, ExplicitHistogram, ExponentialHistogram, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Owner, Point,
-    Snapshot, Summary, Text, Value, Vocabulary,
-};
+use crate::telemetry::{Metric, MetricKind, Owner, Snapshot, Vocabulary};
 
 mod packer;
+mod points;
+mod wire;
 
-use packer::{DataPoint, Packer, Piece};
+use packer::{Packer, Piece};
+use points::data_point;
 
 /// A snapshot's requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsRequests {
-    /// Each with the number of points in it, for whoever drops it.
-    pub requests: Vec<(ExportMetricsServiceRequest, u64)>,
+    /// Each an encoded `ExportMetricsServiceRequest`, with the number of points in it for whoever drops it.
+    pub requests: Vec<(Vec<u8>, u64)>,
     /// Points in no request: of another type than their metric, not finite where the metric is whole, or alone too
     /// large. `sum of points + refused` is the number of points in the vocabularies that OTLP takes.
     pub refused: u64,
@@ -51,26 +46,30 @@ pub fn metrics_requests(
         (scope(a), &a.name).cmp(&(scope(b), &b.name))
     });
     let mut owners = Owners::default();
+    let mut points = Vec::new();
     let mut refused = 0;
     for (position, metric) in metrics.iter().enumerate() {
         let is_whole = is_whole(metric);
         for point in &metric.points {
-            match data_point(metric, is_whole, point, snapshot.time_unix_ns) {
-                Some(data_point) => owners.pieces_of(&point.owner).push(Piece::new(position, data_point)),
-                None => refused += 1,
+            let start = points.len();
+            if data_point(metric, is_whole, point, snapshot.time_unix_ns, &mut points) {
+                owners.pieces_of(&point.owner).push(Piece { metric: position, bytes: start..points.len() });
+            } else {
+                refused += 1;
             }
         }
     }
-    let mut packer = Packer::new(&metrics, temporality, bytes_max, refused);
+    let mut packer = Packer::new(&metrics, &points, temporality, bytes_max, refused);
     for (owner, pieces) in owners.in_order {
         let resource = match owner {
             Owner::Agent => host.of_agent(),
-            Owner::Host => host.of_host(),
+            // Cgroups in cAdvisor's words are for the endpoint only.
+            Owner::Host | Owner::Cgroup(_) => host.of_host(),
             Owner::Subject(subject) => host.of(subject),
             Owner::Object(object) => host.of_object(object),
             Owner::Endpoint(endpoint) => host.of_endpoint(endpoint),
         };
-        packer.add(&resource, pieces);
+        packer.add(&resource.encode_to_vec(), &pieces);
     }
     packer.finish()
 }
@@ -106,7 +105,7 @@ struct Owners<'a> {
 impl<'a> Owners<'a> {
     fn pieces_of(&mut self, owner: &'a Owner) -> &mut Vec<Piece> {
         let position = match owner {
-            Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.position(owner),
+            Owner::Agent | Owner::Host | Owner::Endpoint(_) | Owner::Cgroup(_) => self.position(owner),
             Owner::Subject(subject) => self.position_at(Arc::as_ptr(subject) as usize, owner),
             Owner::Object(object) => self.position_at(Arc::as_ptr(object) as usize, owner),
         };
@@ -128,126 +127,6 @@ impl<'a> Owners<'a> {
             self.in_order.len() - 1
         })
     }
-}
-
-fn data_point(metric: &Metric, is_whole: bool, point: &Point, time_unix_ns: u64) -> Option<DataPoint> {
-    let is_application = metric.vocabulary == Vocabulary::Application;
-    match (&point.value, metric.kind) {
-        (Value::Histogram(histogram), MetricKind::Histogram) if !is_application => {
-            Some(DataPoint::Histogram(Box::new(histogram_point(point, histogram, time_unix_ns))))
-        }
-        (Value::ExplicitHistogram(histogram), MetricKind::Histogram) if is_application => {
-            Some(DataPoint::ExplicitHistogram(Box::new(explicit_point(point, histogram, time_unix_ns))))
-        }
-        (Value::Summary(summary), MetricKind::Summary) => {
-            Some(DataPoint::Summary(summary_point(point, summary, time_unix_ns)))
-        }
-        (Value::Number(_), MetricKind::Histogram | MetricKind::Summary)
-        | (Value::Histogram(_) | Value::ExplicitHistogram(_) | Value::Summary(_), _) => None,
-        (Value::Number(number), _) => {
-            let value = match is_whole {
-                false => Number::AsDouble(*number),
-                // A value beyond 2^63 becomes the largest integer.
-                true if number.is_finite() => Number::AsInt(number.round() as i64),
-                true => return None,
-            };
-            Some(DataPoint::Number(proto::NumberDataPoint {
-                attributes: attributes(&point.attributes),
-                start_time_unix_nano: start(point, time_unix_ns),
-                time_unix_nano: time_unix_ns,
-                value: Some(value),
-                ..proto::NumberDataPoint::default()
-            }))
-        }
-    }
-}
-
-/// When a point began. A clock that was put back does not let it begin after its end.
-fn start(point: &Point, time_unix_ns: u64) -> u64 {
-    point.start_unix_ns.min(time_unix_ns)
-}
-
-fn histogram_point(
-    point: &Point,
-    histogram: &ExponentialHistogram,
-    time_unix_ns: u64,
-) -> proto::ExponentialHistogramDataPoint {
-    let positive = Buckets { offset: histogram.offset, bucket_counts: histogram.buckets.clone() };
-    proto::ExponentialHistogramDataPoint {
-        attributes: attributes(&point.attributes),
-        start_time_unix_nano: start(point, time_unix_ns),
-        time_unix_nano: time_unix_ns,
-        count: histogram.count(),
-        sum: Some(histogram.sum),
-        scale: histogram.scale,
-        zero_count: histogram.zero_count,
-        positive: Some(positive),
-        exemplars: histogram.exemplars.iter().map(exemplar).collect(),
-        ..proto::ExponentialHistogramDataPoint::default()
-    }
-}
-
-fn explicit_point(
-    point: &Point,
-    histogram: &ExplicitHistogram,
-    time_unix_ns: u64,
-) -> proto::HistogramDataPoint {
-    proto::HistogramDataPoint {
-        attributes: attributes(&point.attributes),
-        start_time_unix_nano: start(point, time_unix_ns),
-        time_unix_nano: time_unix_ns,
-        count: histogram.count(),
-        sum: histogram.sum,
-        bucket_counts: histogram.counts.clone(),
-        explicit_bounds: histogram.bounds.clone(),
-        exemplars: histogram.exemplars.iter().map(exemplar).collect(),
-        ..proto::HistogramDataPoint::default()
-    }
-}
-
-fn summary_point(point: &Point, summary: &Summary, time_unix_ns: u64) -> proto::SummaryDataPoint {
-    let quantile = |&(quantile, value)| proto::summary_data_point::ValueAtQuantile { quantile, value };
-    proto::SummaryDataPoint {
-        attributes: attributes(&point.attributes),
-        start_time_unix_nano: start(point, time_unix_ns),
-        time_unix_nano: time_unix_ns,
-        count: summary.count,
-        sum: summary.sum,
-        quantile_values: summary.quantiles.iter().map(quantile).collect(),
-        ..proto::SummaryDataPoint::default()
-    }
-}
-
-fn exemplar(exemplar: &Exemplar) -> proto::Exemplar {
-    let filtered = exemplar.attributes.iter().map(|(key, value)| attribute(key, value.to_string()));
-    proto::Exemplar {
-        filtered_attributes: filtered.collect(),
-        time_unix_nano: exemplar.time_unix_ns,
-        span_id: exemplar.span_id.as_deref().and_then(|id| id_bytes(id, 8)).unwrap_or_default(),
-        trace_id: exemplar.trace_id.as_deref().and_then(|id| id_bytes(id, 16)).unwrap_or_default(),
-        value: Some(proto::exemplar::Value::AsDouble(exemplar.value)),
-    }
-}
-
-/// The bytes of a trace or span id. `None` for what is no id: another length, no hexadecimal, all zeros.
-fn id_bytes(text: &str, bytes: usize) -> Option<Vec<u8>> {
-    // A sign would be taken for part of a number.
-    let is_hexadecimal = text.len() == bytes * 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let id = is_hexadecimal.then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|id| *id != 0)?;
-    id.to_be_bytes().get(size_of::<u128>() - bytes..).map(<[u8]>::to_vec)
-}
-
-fn attributes(attributes: &[(Text, Text)]) -> Vec<KeyValue> {
-    let encode = |(key, value): &(Text, Text)| match key.as_ref() {
-        // OpenTelemetry metrics SDK, "Overflow attribute".
-        OVERFLOW_ATTRIBUTE if value == "true" => KeyValue {
-            key: key.clone().into_owned(),
-            value: Some(AnyValue { value: Some(any_value::Value::BoolValue(true)) }),
-            ..KeyValue::default()
-        },
-        _ => typed(key, value),
-    };
-    attributes.iter().map(encode).collect()
 }
 
 #[cfg(test)]

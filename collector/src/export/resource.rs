@@ -87,8 +87,8 @@ impl HostResource {
             Owner::Subject(subject) => self.of(subject),
             Owner::Object(object) => self.of_object(object),
             Owner::Agent => self.of_agent(),
-            // An endpoint of an endpoint is not made.
-            Owner::Host | Owner::Endpoint(_) => self.of_host(),
+            // An endpoint of an endpoint or of a cgroup is not made.
+            Owner::Host | Owner::Endpoint(_) | Owner::Cgroup(_) => self.of_host(),
         };
         for (key, value) in &endpoint.attributes {
             resource.attributes.retain(|known| known.key != *key);
@@ -131,13 +131,18 @@ pub fn attribute(key: &str, value: String) -> KeyValue {
 /// An attribute of a resource or a metric: a number where the conventions have one, else a text.
 pub fn typed(key: &str, value: &str) -> KeyValue {
     match value.parse() {
-        Ok(number) if NUMBERS.contains(&key) => KeyValue {
+        Ok(number) if is_number(key) => KeyValue {
             key: key.to_owned(),
             value: Some(AnyValue { value: Some(Value::IntValue(number)) }),
             ..KeyValue::default()
         },
         _ => attribute(key, value.to_owned()),
     }
+}
+
+/// Whether the conventions have a number for an attribute.
+pub fn is_number(key: &str) -> bool {
+    NUMBERS.contains(&key)
 }
 
 /// `host.arch` by the semantic conventions.

@@ -117,6 +117,7 @@ enum OwnerId {
     Subject(usize),
     Endpoint(usize),
     Object(usize),
+    Cgroup(usize),
     Host,
     Agent,
 }
@@ -127,6 +128,7 @@ impl OwnerId {
             Owner::Subject(subject) => Self::Subject(Arc::as_ptr(subject).addr()),
             Owner::Endpoint(endpoint) => Self::Endpoint(Arc::as_ptr(endpoint).addr()),
             Owner::Object(object) => Self::Object(Arc::as_ptr(object).addr()),
+            Owner::Cgroup(cgroup) => Self::Cgroup(Arc::as_ptr(cgroup).addr()),
             Owner::Host => Self::Host,
             Owner::Agent => Self::Agent,
         }
@@ -356,8 +358,8 @@ mod tests {
     /// The kernel's counts; expects name, labels and value (operations for histograms) of all points.
     fn check(counts: &[(Key, Distribution)], expected: &[(&str, &str, f64)]) {
         let mut all = AllSeries::new(0);
-        for (key, counts) in counts {
-            all.take(key, counts, None);
+        for (place, (key, counts)) in (1..).zip(counts) {
+            all.take(place, key, counts, None);
         }
         let names = Names {
             owner: &|_| Some(Owner::Host),

@@ -42,7 +42,8 @@ pub struct Series {
 /// All series, and what each of the kernel's counts was when it was read last.
 pub struct AllSeries {
     series: HashMap<SeriesKey, Series>,
-    read: HashMap<KernelKey, Distribution>,
+    /// What was taken of each place of the kernel's map, and whose counts these were.
+    read: Vec<Option<(KernelKey, Distribution)>>,
     overflow: u64,
     read_unix_ns: u64,
     start_unix_ns: u64,
@@ -53,16 +54,27 @@ impl AllSeries {
     pub fn new(start_unix_ns: u64) -> Self {
         Self {
             series: HashMap::new(),
-            read: HashMap::new(),
+            read: Vec::new(),
             overflow: 0,
             read_unix_ns: start_unix_ns,
             start_unix_ns,
         }
     }
 
+    /// Whether one of the kernel's counts is as it was taken. Most are: most containers rest.
+    pub fn has(&self, place: u32, key: &KernelKey, counts: &Distribution) -> bool {
+        let read = self.read.get(place as usize).and_then(Option::as_ref);
+        read.is_some_and(|(known, taken)| known == key && taken == counts)
+    }
+
     /// Takes one of the kernel's counts.
-    pub fn take(&mut self, key: &KernelKey, counts: &Distribution, owner: OwnerKey) {
-        let before = self.read.insert(*key, *counts).unwrap_or(Distribution::EMPTY);
+    pub fn take(&mut self, place: u32, key: &KernelKey, counts: &Distribution, owner: OwnerKey) {
+        let place = place as usize;
+        if place >= self.read.len() {
+            self.read.resize(place + 1, None);
+        }
+        let before = self.read[place].replace((*key, *counts));
+        let before = before.filter(|(known, _)| known == key).map_or(Distribution::EMPTY, |(_, taken)| taken);
         let grown = difference(counts, &before);
         if grown == Distribution::EMPTY {
             return;
@@ -107,14 +119,16 @@ impl AllSeries {
         });
     }
 
-    /// The kernel's counts that were read, by cgroup.
-    pub fn kernel_keys(&self) -> impl Iterator<Item = &KernelKey> {
-        self.read.keys()
+    /// The kernel's counts that were taken, with their places.
+    pub fn kernel_keys(&self) -> impl Iterator<Item = (u32, &KernelKey)> {
+        (0..).zip(&self.read).filter_map(|(place, read)| Some((place, &read.as_ref()?.0)))
     }
 
     /// One of the kernel's counts is gone from its map.
-    pub fn forget(&mut self, key: &KernelKey) {
-        self.read.remove(key);
+    pub fn forget(&mut self, place: u32) {
+        if let Some(read) = self.read.get_mut(place as usize) {
+            *read = None;
+        }
     }
 
     /// All series.
@@ -194,7 +208,10 @@ mod tests {
         for (second, reading) in readings.iter().enumerate() {
             let now = (second as u64 + 1) * 1_000_000_000;
             for &(cgroup_id, operations) in *reading {
-                all.take(&kernel_key(cgroup_id), &counts(operations), owner("a"));
+                let place = cgroup_id as u32;
+                all.take(place, &kernel_key(cgroup_id), &counts(operations), owner("a"));
+                assert!(all.has(place, &kernel_key(cgroup_id), &counts(operations)));
+                assert!(!all.has(place, &kernel_key(9), &counts(operations)), "another's place");
             }
             all.end_reading(now, |_| true);
         }
@@ -222,16 +239,16 @@ mod tests {
     #[test]
     fn what_found_no_room_is_counted_apart() {
         let mut all = AllSeries::new(0);
-        all.take(&kernel_key(OVERFLOW_CGROUP), &counts(3), None);
+        all.take(0, &kernel_key(OVERFLOW_CGROUP), &counts(3), None);
         assert_eq!((all.overflow(), all.iter().count()), (3, 0));
     }
 
     #[test]
     fn series_of_what_is_gone_go() {
         let mut all = AllSeries::new(0);
-        all.take(&kernel_key(1), &counts(3), owner("a"));
+        all.take(1, &kernel_key(1), &counts(3), owner("a"));
         let process = KernelKey { detail: 77, ..kernel_key(1) };
-        all.take(&process, &counts(3), owner("a"));
+        all.take(2, &process, &counts(3), owner("a"));
         all.end_reading(2, |_| true);
         all.forget_processes(5, |_| false);
         assert_eq!(all.iter().count(), 2);

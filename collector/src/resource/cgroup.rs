@@ -20,7 +20,7 @@ use hot::{Hot, State};
 use layer::Layers;
 use metrics::{Machine, Reading};
 use network::{NamespaceUsage, Namespaces};
-use read::Scope;
+use read::{Place, Scope};
 use start::Starts;
 use usage::{CgroupUsage, FilesystemUsage, InterfaceUsage, Limit};
 use walk::{Classify, Found, Walk};
@@ -200,7 +200,8 @@ impl ContainerResources {
     fn update_entries(&mut self, now_unix_ns: u64) {
         let found = self.walk.walk(&self.hierarchies, &mut self.buffers, &mut *self.classify);
         self.entries.retain(|path, entry| found.get(path).is_some_and(|found| found.inode == entry.inode));
-        self.hot_files = 2 * self.entries.values().filter(|entry| entry.hot.is_some()).count();
+        let hot = self.entries.values().filter(|entry| entry.hot.is_some()).count();
+        self.hot_files = hot::FILES_PER_CGROUP * hot;
         let new: Vec<(Arc<str>, Found)> = found
             .iter()
             .filter(|(path, _)| !self.entries.contains_key(*path))
@@ -234,7 +235,7 @@ impl ContainerResources {
             return None;
         }
         let hot = Hot::open(&self.hierarchies, path);
-        self.hot_files += if hot.is_some() { 2 } else { 0 };
+        self.hot_files += if hot.is_some() { hot::FILES_PER_CGROUP } else { 0 };
         hot
     }
 
@@ -272,8 +273,8 @@ impl ContainerResources {
         };
         entry.before.clone_from(&entry.usage);
         let rests = state == State::Rests && scope == Scope::Changing;
-        let buffers = &mut self.buffers;
-        if !rests && !read::read(&self.hierarchies, path, scope, sums, buffers, &mut entry.usage) {
+        let place = Place { hierarchies: &self.hierarchies, path, hot: entry.hot.as_ref() };
+        if !rests && !read::read(place, scope, sums, &mut self.buffers, &mut entry.usage) {
             return false;
         }
         if entry.key == CgroupKey::Root {

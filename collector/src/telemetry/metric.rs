@@ -89,6 +89,8 @@ pub enum Owner {
     Object(Arc<ClusterObject>),
     /// An endpoint of one of the others, with what tells it from the owner's other endpoints.
     Endpoint(Arc<Endpoint>),
+    /// A cgroup's in cAdvisor's words.
+    Cgroup(Arc<LabelledCgroup>),
 }
 
 /// An object that the API server tells of: a node, a pod of any node, a Deployment.
@@ -107,6 +109,15 @@ pub struct Endpoint {
     pub owner: Owner,
     /// Resource attributes such as `service.instance.id` and `server.port`.
     pub attributes: Vec<(Text, Text)>,
+}
+
+/// A cgroup with the labels that all its series in cAdvisor's words have: once for some forty series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LabelledCgroup {
+    /// Whose it is; never a cgroup itself.
+    pub owner: Owner,
+    /// The labels, none without a value.
+    pub labels: Vec<(Text, Text)>,
 }
 
 /// The value of a series.
@@ -137,6 +148,7 @@ impl Owner {
         match self {
             Self::Subject(subject) => subject.pod.is_awaited(now_ns),
             Self::Endpoint(endpoint) => endpoint.owner.is_awaited(now_ns),
+            Self::Cgroup(cgroup) => cgroup.owner.is_awaited(now_ns),
             Self::Agent | Self::Host | Self::Object(_) => false,
         }
     }

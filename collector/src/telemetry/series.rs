@@ -6,19 +6,38 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, RandomState};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use fnv::FnvBuildHasher;
 
 use super::{Metric, Owner, Point};
 
-/// Stands for a series, an owner or a metric. Among a million, two are the same with a chance of 10^-27.
+/// Stands for a series, an owner or a metric. Among a million, two are the same with a chance of 10^-27; among a thousand
+/// series of one owner in one metric, of 10^-14.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(u128);
 
-/// A table by fingerprint. Those are random already, so the cheapest hash does.
-pub type ByFingerprint<T> = HashMap<Fingerprint, T, FnvBuildHasher>;
+/// A table by fingerprint.
+pub type ByFingerprint<T> = HashMap<Fingerprint, T, BuildHasherDefault<RandomAlready>>;
+
+/// Hashes a fingerprint, which is random already, by taking half of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RandomAlready(u64);
+
+impl Hasher for RandomAlready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u128(&mut self, fingerprint: u128) {
+        self.0 = fingerprint as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(false, "nothing but fingerprints: {bytes:?}");
+    }
+}
 
 /// Makes fingerprints: two keyed 64-bit hashes.
 #[derive(Debug, Default)]
@@ -38,13 +57,20 @@ impl SeriesHasher {
         match owner {
             Owner::Subject(subject) => self.of(&subject.key()),
             Owner::Endpoint(endpoint) => self.of(&(self.owner(&endpoint.owner), &endpoint.attributes)),
-            Owner::Agent | Owner::Host | Owner::Object(_) => self.of(owner),
+            Owner::Agent | Owner::Host | Owner::Object(_) | Owner::Cgroup(_) => self.of(owner),
         }
     }
 
     /// The fingerprint of a series.
     pub fn series(&self, metric: Fingerprint, owner: Fingerprint, point: &Point) -> Fingerprint {
-        self.of(&(metric, owner, &point.attributes))
+        // Both are random: together they are so, too, and most series have no more.
+        let whose = Fingerprint(metric.0.rotate_left(1) ^ owner.0);
+        if point.attributes.is_empty() {
+            return whose;
+        }
+        // Half a fingerprint is enough to tell the few hundred series of one owner in one metric apart.
+        let attributes = u128::from(self.first.hash_one(&point.attributes));
+        Fingerprint(whose.0 ^ (attributes << 64 | attributes))
     }
 
     /// Begins the fingerprint of something that has several parts.
@@ -99,6 +125,7 @@ impl<'a> OwnerFingerprints<'a> {
             Owner::Agent | Owner::Host | Owner::Endpoint(_) => self.hasher.owner(owner),
             Owner::Subject(subject) => self.at(Arc::as_ptr(subject) as usize, owner),
             Owner::Object(object) => self.at(Arc::as_ptr(object) as usize, owner),
+            Owner::Cgroup(cgroup) => self.at(Arc::as_ptr(cgroup) as usize, owner),
         }
     }
 

@@ -121,7 +121,8 @@ impl Plan {
         io_rounds: 3,
         // Fewer would be another figure.
         io_containers: super::io::CONTAINERS,
-        io_containers_warm_up: seconds(20),
+        // Two periods of scrapes, so that they are regular from the first one on, as Prometheus's are.
+        io_containers_warm_up: seconds(30),
         io_containers_run: seconds(60),
         io_scrapes: 8,
         traces_run: seconds(2),

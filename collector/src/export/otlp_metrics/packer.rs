@@ -1,18 +1,18 @@
-//! Points -> requests under a size, each size taken once.
+//! Encoded points -> requests under a size.
 //!
 //! The size of a message within a message is known only when it is complete, but its prefix has at most
-//! [`NESTING_BYTES`]: adding that much keeps the sum at or above what the encoder will write. Refuses: looking into a
-//! point.
+//! [`NESTING_BYTES`]: adding that much keeps the sum at or above what is written in the end. Field numbers:
+//! opentelemetry/proto/metrics/v1/metrics.proto. Refuses: looking into a point.
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1 as proto;
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use std::ops::Range;
+
+use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 use prost::Message;
 
-use super::MetricsRequests;
+use super::{MetricsRequests, wire};
+use crate::export::SCOPE_NAME;
 use crate::export::delta::TemporalityPreference;
 use crate::export::resource::scope;
-use crate::export::{SCOPE_NAME, VERSION};
 use crate::telemetry::{Metric, MetricKind, Vocabulary};
 
 /// Name of the scope of what applications said themselves.
@@ -21,95 +21,92 @@ const SCRAPE_SCOPE_NAME: &str = "kansoku/scrape";
 /// A tag and a length, at most: one byte and five.
 const NESTING_BYTES: usize = 6;
 
-/// Temporality and monotonicity of a sum.
-const SUM_FIELDS_BYTES: usize = 4;
-
-/// A point as it is sent.
-pub enum DataPoint {
-    /// Of a sum or a gauge.
-    Number(proto::NumberDataPoint),
-    /// Of a histogram; boxed, as it is three times as large.
-    Histogram(Box<proto::ExponentialHistogramDataPoint>),
-    /// Of an application's histogram.
-    ExplicitHistogram(Box<proto::HistogramDataPoint>),
-    /// Of an application's summary.
-    Summary(proto::SummaryDataPoint),
-}
-
-/// A point with the metric that it belongs to and its size.
+/// An encoded point with the metric that it belongs to.
 pub struct Piece {
-    metric: usize,
-    bytes: usize,
-    point: DataPoint,
+    /// The position in the packer's metrics.
+    pub metric: usize,
+    /// Where it stands among all points.
+    pub bytes: Range<usize>,
 }
 
-impl Piece {
-    /// `metric` is the position in the packer's metrics.
-    pub fn new(metric: usize, point: DataPoint) -> Self {
-        let bytes = match &point {
-            DataPoint::Number(point) => point.encoded_len(),
-            DataPoint::Histogram(point) => point.encoded_len(),
-            DataPoint::ExplicitHistogram(point) => point.encoded_len(),
-            DataPoint::Summary(point) => point.encoded_len(),
-        };
-        Self { metric, bytes: bytes + NESTING_BYTES, point }
-    }
+/// What stands around the points of a metric.
+struct Frame {
+    /// Name, description and unit.
+    head: Vec<u8>,
+    /// The field of its kind of data.
+    field: u8,
+    /// What follows the points: temporality and monotonicity.
+    tail: Vec<u8>,
+    is_application: bool,
 }
 
 /// Fills requests.
 pub struct Packer<'a> {
-    metrics: &'a [&'a Metric],
-    temporality: TemporalityPreference,
+    points: &'a [u8],
+    frames: Vec<Frame>,
+    /// The encoded scopes: the agent's own and that of applications.
+    scopes: [Vec<u8>; 2],
     bytes_max: usize,
     done: MetricsRequests,
-    request: ExportMetricsServiceRequest,
+    request: Vec<u8>,
+    /// What the request has at most.
     bytes: usize,
-    points: u64,
-    open: Open,
+    count: u64,
 }
 
 /// What of the present resource the present request already has.
-#[derive(Clone, Copy, Default, PartialEq)]
+#[derive(Clone, Copy, Default)]
 struct Open {
     resource: bool,
-    scope: Option<Vocabulary>,
+    scope: Option<bool>,
     metric: Option<usize>,
 }
 
 impl<'a> Packer<'a> {
     /// No request yet; `refused` points were never handed in.
     pub fn new(
-        metrics: &'a [&'a Metric],
+        metrics: &[&Metric],
+        points: &'a [u8],
         temporality: TemporalityPreference,
         bytes_max: usize,
         refused: u64,
     ) -> Self {
+        let scopes = [SCOPE_NAME, SCRAPE_SCOPE_NAME].map(|name| scope(name).encode_to_vec());
+        let frames = metrics.iter().map(|metric| Frame::of(metric, temporality)).collect();
         let done = MetricsRequests { requests: Vec::new(), refused };
-        let request = ExportMetricsServiceRequest::default();
-        Self { metrics, temporality, bytes_max, done, request, bytes: 0, points: 0, open: Open::default() }
+        Self { points, frames, scopes, bytes_max, done, request: Vec::new(), bytes: 0, count: 0 }
     }
 
-    /// Adds all of a resource. `pieces` stand in the order of their metrics.
-    pub fn add(&mut self, resource: &Resource, pieces: Vec<Piece>) {
-        self.open = Open::default();
-        let resource_bytes = resource.encoded_len() + 2 * NESTING_BYTES;
-        if self.bytes + self.whole_bytes(resource_bytes, &pieces) > self.bytes_max {
+    /// Adds all of an encoded resource. `pieces` stand in the order of their metrics.
+    pub fn add(&mut self, resource: &[u8], pieces: &[Piece]) {
+        let mut open = Open::default();
+        let all = pieces.iter().map(|piece| self.needed(&mut open, resource, piece)).sum::<usize>();
+        if self.bytes + all > self.bytes_max {
             self.close();
         }
-        for piece in pieces {
-            let mut needed = self.opening_bytes(self.open, resource_bytes, piece.metric) + piece.bytes;
-            if self.bytes + needed > self.bytes_max && self.points > 0 {
+        let mut open = Open::default();
+        let mut first = 0;
+        for (position, piece) in pieces.iter().enumerate() {
+            let before = open;
+            let mut needed = self.needed(&mut open, resource, piece);
+            if self.bytes + needed > self.bytes_max && self.count + (position - first) as u64 > 0 {
+                self.write(resource, &pieces[first..position]);
                 self.close();
-                needed = self.opening_bytes(self.open, resource_bytes, piece.metric) + piece.bytes;
+                first = position;
+                open = Open::default();
+                needed = self.needed(&mut open, resource, piece);
             }
             if self.bytes + needed > self.bytes_max {
+                // Alone too large: what stands before it is written, and it is left out.
+                self.write(resource, &pieces[first..position]);
                 self.done.refused += 1;
+                first = position + 1;
+                open = if self.count > 0 { before } else { Open::default() };
                 continue;
             }
             self.bytes += needed;
-            self.points += 1;
-            self.push(resource, piece);
         }
+        self.write(resource, &pieces[first..]);
     }
 
     /// The requests.
@@ -119,121 +116,107 @@ impl<'a> Packer<'a> {
     }
 
     fn close(&mut self) {
-        if self.points > 0 {
-            self.done.requests.push((std::mem::take(&mut self.request), self.points));
+        if self.count > 0 {
+            self.done.requests.push((std::mem::take(&mut self.request), self.count));
         }
-        (self.bytes, self.points, self.open) = (0, 0, Open::default());
+        (self.bytes, self.count) = (0, 0);
     }
 
-    fn whole_bytes(&self, resource_bytes: usize, pieces: &[Piece]) -> usize {
-        let mut open = Open::default();
-        let mut bytes = 0;
-        for piece in pieces {
-            bytes += self.opening_bytes(open, resource_bytes, piece.metric) + piece.bytes;
-            open = self.opened(piece.metric);
+    /// What a piece takes at most, with what must come before it.
+    fn needed(&self, open: &mut Open, resource: &[u8], piece: &Piece) -> usize {
+        let mut bytes = piece.bytes.len() + NESTING_BYTES;
+        if open.metric == Some(piece.metric) {
+            return bytes;
         }
-        bytes
-    }
-
-    fn opened(&self, metric: usize) -> Open {
-        Open { resource: true, scope: Some(self.metrics[metric].vocabulary), metric: Some(metric) }
-    }
-
-    /// What must come before a point of a metric.
-    fn opening_bytes(&self, open: Open, resource_bytes: usize, position: usize) -> usize {
-        if open.metric == Some(position) {
-            return 0;
-        }
-        let metric = self.metrics[position];
-        let texts = metric.name.len() + metric.description.len() + metric.unit.len();
-        // The three texts, the metric and its data.
-        let mut bytes = texts + 5 * NESTING_BYTES + SUM_FIELDS_BYTES;
-        if open.scope != Some(metric.vocabulary) {
-            // Its name, its version, itself and the metrics under it.
-            bytes += scope_name(metric.vocabulary).len() + VERSION.len() + 4 * NESTING_BYTES;
+        let frame = &self.frames[piece.metric];
+        bytes += frame.head.len() + frame.tail.len() + 2 * NESTING_BYTES;
+        if open.scope != Some(frame.is_application) {
+            bytes += self.scopes[usize::from(frame.is_application)].len() + 2 * NESTING_BYTES;
         }
         if !open.resource {
-            bytes += resource_bytes;
+            bytes += resource.len() + 2 * NESTING_BYTES;
         }
+        *open = Open { resource: true, scope: Some(frame.is_application), metric: Some(piece.metric) };
         bytes
     }
 
-    fn push(&mut self, resource: &Resource, piece: Piece) {
-        let metric = self.metrics[piece.metric];
-        let (before, opened) = (self.open, self.opened(piece.metric));
-        self.open = opened;
-        if !before.resource {
-            let resource = Some(resource.clone());
-            let resource_metrics = proto::ResourceMetrics { resource, ..proto::ResourceMetrics::default() };
-            self.request.resource_metrics.push(resource_metrics);
+    /// Writes a resource with these points into the request.
+    fn write(&mut self, resource: &[u8], pieces: &[Piece]) {
+        if pieces.is_empty() {
+            return;
         }
-        let Some(of_resource) = self.request.resource_metrics.last_mut() else { return };
-        if before.scope != self.open.scope {
-            of_resource.scope_metrics.push(scope_metrics(metric.vocabulary));
+        self.count += pieces.len() as u64;
+        let of_scope = |one: &Piece, other: &Piece| {
+            self.frames[one.metric].is_application == self.frames[other.metric].is_application
+        };
+        let scopes: Vec<(&[Piece], usize)> =
+            pieces.chunk_by(of_scope).map(|pieces| (pieces, self.scope_bytes(pieces))).collect();
+        let scopes_bytes = scopes.iter().map(|(_, bytes)| wire::part_bytes(*bytes)).sum::<usize>();
+        let out = &mut self.request;
+        wire::head(out, 1, wire::part_bytes(resource.len()) + scopes_bytes);
+        wire::part(out, 1, resource);
+        for (pieces, bytes) in scopes {
+            wire::head(out, 2, bytes);
+            let is_application = self.frames[pieces[0].metric].is_application;
+            wire::part(out, 1, &self.scopes[usize::from(is_application)]);
+            for pieces in of_metrics(pieces) {
+                let frame = &self.frames[pieces[0].metric];
+                let data_bytes = frame.data_bytes(pieces);
+                wire::head(out, 2, frame.head.len() + wire::part_bytes(data_bytes));
+                out.extend_from_slice(&frame.head);
+                wire::head(out, frame.field, data_bytes);
+                pieces.iter().for_each(|piece| wire::part(out, 1, &self.points[piece.bytes.clone()]));
+                out.extend_from_slice(&frame.tail);
+            }
         }
-        let Some(of_scope) = of_resource.scope_metrics.last_mut() else { return };
-        if before.metric != self.open.metric {
-            of_scope.metrics.push(empty(metric, self.temporality));
-        }
-        let data = of_scope.metrics.last_mut().and_then(|metric| metric.data.as_mut());
-        match (data, piece.point) {
-            (Some(proto::metric::Data::Sum(sum)), DataPoint::Number(point)) => sum.data_points.push(point),
-            (Some(proto::metric::Data::Gauge(gauge)), DataPoint::Number(point)) => {
-                gauge.data_points.push(point)
-            }
-            (Some(proto::metric::Data::ExponentialHistogram(histogram)), DataPoint::Histogram(point)) => {
-                histogram.data_points.push(*point);
-            }
-            (Some(proto::metric::Data::Histogram(histogram)), DataPoint::ExplicitHistogram(point)) => {
-                histogram.data_points.push(*point);
-            }
-            (Some(proto::metric::Data::Summary(summary)), DataPoint::Summary(point)) => {
-                summary.data_points.push(point);
-            }
-            _ => debug_assert!(false, "a point of another type than its metric's"),
-        }
+    }
+
+    fn scope_bytes(&self, pieces: &[Piece]) -> usize {
+        let is_application = self.frames[pieces[0].metric].is_application;
+        let metric_bytes = |pieces: &[Piece]| {
+            let frame = &self.frames[pieces[0].metric];
+            wire::part_bytes(frame.head.len() + wire::part_bytes(frame.data_bytes(pieces)))
+        };
+        let metrics = of_metrics(pieces).map(metric_bytes).sum::<usize>();
+        wire::part_bytes(self.scopes[usize::from(is_application)].len()) + metrics
     }
 }
 
-fn scope_name(vocabulary: Vocabulary) -> &'static str {
-    if vocabulary == Vocabulary::Application { SCRAPE_SCOPE_NAME } else { SCOPE_NAME }
+/// The pieces of each metric, never none.
+fn of_metrics(pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
+    pieces.chunk_by(|one, other| one.metric == other.metric)
 }
 
-fn scope_metrics(vocabulary: Vocabulary) -> proto::ScopeMetrics {
-    proto::ScopeMetrics { scope: Some(scope(scope_name(vocabulary))), ..proto::ScopeMetrics::default() }
-}
-
-/// A metric without points.
-fn empty(metric: &Metric, temporality: TemporalityPreference) -> proto::Metric {
-    let aggregation_temporality = match temporality.is_delta(metric.kind) {
-        true => proto::AggregationTemporality::Delta.into(),
-        false => proto::AggregationTemporality::Cumulative.into(),
-    };
-    let data_points = Vec::new();
-    let data = match metric.kind {
-        MetricKind::Counter | MetricKind::UpDownCounter => proto::metric::Data::Sum(proto::Sum {
-            data_points,
-            aggregation_temporality,
-            is_monotonic: metric.kind == MetricKind::Counter,
-        }),
-        MetricKind::Gauge | MetricKind::Unknown => proto::metric::Data::Gauge(proto::Gauge { data_points }),
-        MetricKind::Summary => proto::metric::Data::Summary(proto::Summary { data_points: Vec::new() }),
-        MetricKind::Histogram if metric.vocabulary == Vocabulary::Application => {
-            proto::metric::Data::Histogram(proto::Histogram {
-                data_points: Vec::new(),
-                aggregation_temporality,
-            })
+impl Frame {
+    fn of(metric: &Metric, temporality: TemporalityPreference) -> Self {
+        let mut head = Vec::new();
+        for (field, text) in [(1, &metric.name), (2, &metric.description), (3, &metric.unit)] {
+            if !text.is_empty() {
+                wire::part(&mut head, field, text.as_bytes());
+            }
         }
-        MetricKind::Histogram => proto::metric::Data::ExponentialHistogram(proto::ExponentialHistogram {
-            data_points: Vec::new(),
-            aggregation_temporality,
-        }),
-    };
-    proto::Metric {
-        name: metric.name.clone().into_owned(),
-        description: metric.description.clone().into_owned(),
-        unit: metric.unit.clone().into_owned(),
-        data: Some(data),
-        ..proto::Metric::default()
+        let aggregation = match temporality.is_delta(metric.kind) {
+            true => AggregationTemporality::Delta,
+            false => AggregationTemporality::Cumulative,
+        };
+        let is_application = metric.vocabulary == Vocabulary::Application;
+        let mut tail = Vec::new();
+        let field = match metric.kind {
+            MetricKind::Gauge | MetricKind::Unknown => 5,
+            MetricKind::Counter | MetricKind::UpDownCounter => 7,
+            MetricKind::Histogram if is_application => 9,
+            MetricKind::Histogram => 10,
+            MetricKind::Summary => 11,
+        };
+        if matches!(field, 7 | 9 | 10) {
+            wire::unsigned(&mut tail, 2, aggregation as u64);
+            wire::unsigned(&mut tail, 3, u64::from(metric.kind == MetricKind::Counter));
+        }
+        Self { head, field, tail, is_application }
+    }
+
+    fn data_bytes(&self, pieces: &[Piece]) -> usize {
+        let points = pieces.iter().map(|piece| wire::part_bytes(piece.bytes.len()));
+        points.sum::<usize>() + self.tail.len()
     }
 }

@@ -2,12 +2,24 @@
 
 use std::fmt::Write;
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use proptest::prelude::*;
-use prost::Message;
 
 use super::*;
 use crate::identity::Subject;
-use crate::telemetry::ExponentialHistogram;
+use crate::telemetry::{
+    Exemplar, ExplicitHistogram, ExponentialHistogram, OVERFLOW_ATTRIBUTE, Point, Summary, Value,
+};
+
+/// As a receiver reads it; written anew it has the same bytes, but that ours may stand in another order.
+fn decode(request: &[u8]) -> ExportMetricsServiceRequest {
+    let decoded = ExportMetricsServiceRequest::decode(request).expect("a request");
+    assert_eq!(decoded.encoded_len(), request.len());
+    decoded
+}
 
 fn subject(name: &str) -> Owner {
     Owner::Subject(Arc::new(Subject::named(name)))
@@ -110,7 +122,7 @@ service.name=a host.name=node
   app_bytes_total [By] d: sum 2 true
    5..100 AsDouble(4.0) 
 ";
-    let found = golden(&found.requests[0].0);
+    let found = golden(&decode(&found.requests[0].0));
     assert!(found.contains(expected), "{found}");
     let first = "service.name=b host.name=node\n kansoku\n  cpu.time [s] d: sum 2 true\n   5..100 AsDouble(3.0) \n  z.memory [By] d: sum 2 false\n   5..100 AsInt(2) \n";
     assert!(found.starts_with(first), "{found}");
@@ -130,7 +142,7 @@ service.name=a host.name=node
 fn temporality_by_kind() {
     for (preference, counter) in [(TemporalityPreference::Delta, 1), (TemporalityPreference::LowMemory, 2)] {
         let found = metrics_requests(&some_snapshot(), &host(), preference, 1 << 20);
-        let found = golden(&found.requests[0].0);
+        let found = golden(&decode(&found.requests[0].0));
         assert!(found.contains(&format!("cpu.time [s] d: sum {counter} true")), "{found}");
         assert!(found.contains("z.memory [By] d: sum 2 false"), "{found}");
     }
@@ -175,7 +187,8 @@ fn histogram_with_exemplars() {
     let snapshot = Snapshot { time_unix_ns: 100, metrics };
     let found = metrics_requests(&snapshot, &host(), TemporalityPreference::LowMemory, 1 << 20);
     assert_eq!((found.requests[0].1, found.refused), (1, 1));
-    let metric = &found.requests[0].0.resource_metrics[0].scope_metrics[0].metrics[0];
+    let request = decode(&found.requests[0].0);
+    let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
     let Some(proto::metric::Data::ExponentialHistogram(data)) = &metric.data else { panic!("{metric:?}") };
     assert_eq!(data.aggregation_temporality, 1);
     let point = &data.data_points[0];
@@ -189,6 +202,41 @@ fn histogram_with_exemplars() {
     let half = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
     assert_eq!(ids, [([half, half].concat(), vec![0, 0, 0, 0, 0, 0, 0, 255]), (vec![], vec![])]);
     assert_eq!(text(&point.exemplars[0].filtered_attributes), "process.pid=7");
+}
+
+#[test]
+fn what_applications_say() {
+    let histogram = ExplicitHistogram {
+        bounds: vec![1.0, 2.0],
+        counts: vec![3, 0, 4],
+        sum: Some(9.5),
+        ..ExplicitHistogram::default()
+    };
+    let summary = Summary { count: 5, sum: 7.5, quantiles: vec![(0.5, 1.5)] };
+    let of = |kind, name, value| {
+        let attributes = vec![("server.port".into(), "80".into()), ("code".into(), "".into())];
+        let point = Point { owner: Owner::Host, attributes, start_unix_ns: 5, value };
+        Metric { vocabulary: Vocabulary::Application, ..metric(kind, name, "s", vec![point]) }
+    };
+    let metrics = vec![
+        of(MetricKind::Histogram, "h", Value::ExplicitHistogram(Box::new(histogram))),
+        of(MetricKind::Summary, "s", Value::Summary(Box::new(summary))),
+    ];
+    let snapshot = Snapshot { time_unix_ns: 100, metrics };
+    let found = metrics_requests(&snapshot, &host(), TemporalityPreference::Cumulative, 1 << 20);
+    let request = decode(&found.requests[0].0);
+    let of_scope = &request.resource_metrics[0].scope_metrics[0];
+    let data = of_scope.metrics.iter().map(|metric| metric.data.clone().expect("data")).collect::<Vec<_>>();
+    let [proto::metric::Data::Histogram(histogram), proto::metric::Data::Summary(summary)] = &data[..] else {
+        panic!("{data:?}");
+    };
+    let point = &histogram.data_points[0];
+    assert_eq!((point.count, point.sum, histogram.aggregation_temporality), (7, Some(9.5), 2));
+    assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[3, 0, 4][..], &[1.0, 2.0][..]));
+    assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (5, 100));
+    assert_eq!(text(&point.attributes), "server.port:IntValue(80)");
+    assert_eq!((summary.data_points[0].count, summary.data_points[0].sum), (5, 7.5));
+    assert_eq!(summary.data_points[0].attributes, point.attributes);
 }
 
 #[test]
@@ -221,7 +269,8 @@ fn a_resource_that_fits_is_not_cut() {
     ];
     let snapshot = Snapshot { time_unix_ns: 100, metrics };
     let found = metrics_requests(&snapshot, &host(), TemporalityPreference::Cumulative, 2_000);
-    let resources: usize = found.requests.iter().map(|(request, _)| request.resource_metrics.len()).sum();
+    let resources: usize =
+        found.requests.iter().map(|(request, _)| decode(request).resource_metrics.len()).sum();
     assert!(found.requests.len() > 5, "{}", found.requests.len());
     assert_eq!(resources, owners.len());
 }
@@ -256,12 +305,12 @@ proptest! {
         prop_assert_eq!(sum + found.refused, points.len() as u64);
         let mut parts = Vec::new();
         for (request, points) in &found.requests {
-            prop_assert!(request.encoded_len() <= bytes_max);
-            let of_request = flat(request);
+            prop_assert!(request.len() <= bytes_max);
+            let of_request = flat(&decode(request));
             prop_assert_eq!(of_request.len() as u64, *points);
             parts.extend(of_request);
         }
-        let all: Vec<_> = whole.requests.iter().flat_map(|(request, _)| flat(request)).collect();
+        let all: Vec<_> = whole.requests.iter().flat_map(|(request, _)| flat(&decode(request))).collect();
         if found.refused == 0 {
             prop_assert_eq!(parts, all);
         } else {

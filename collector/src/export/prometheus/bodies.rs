@@ -3,7 +3,6 @@
 //! A body lives as long as an answer that carries it: between scrapes the endpoint holds no memory for them. Refuses:
 //! to keep bodies for later scrapes, which want newer numbers.
 
-use std::io::Write;
 use std::sync::{Arc, Weak};
 
 use anyhow::Result;
@@ -19,8 +18,8 @@ pub struct Bodies {
     encoder: Encoder,
     snapshot: Weak<Snapshot>,
     entries: Vec<(Format, bool, Weak<Vec<u8>>)>,
-    /// The last length of a body, so that the next one has room from the start.
-    length: usize,
+    /// The last length of a body, plain and compressed, so that the next one has room from the start.
+    lengths: [usize; 2],
 }
 
 /// A body, and how many series are not in it; 0 for one that was there already.
@@ -34,7 +33,7 @@ pub struct Body {
 impl Bodies {
     /// Without any.
     pub fn new(encoder: Encoder) -> Self {
-        Self { encoder, snapshot: Weak::new(), entries: Vec::new(), length: 0 }
+        Self { encoder, snapshot: Weak::new(), entries: Vec::new(), lengths: [0; 2] }
     }
 
     /// `snapshot` in `format`, compressed if `gzip`. Errors: none that can be provoked from outside.
@@ -46,17 +45,19 @@ impl Bodies {
         if let Some(known) = self.known(format, gzip) {
             return Ok(Body { bytes: shared(known), omitted: 0 });
         }
-        let (plain, omitted) = match self.known(format, false) {
-            Some(plain) => (plain, 0),
-            None => {
-                let mut out = Vec::with_capacity(self.length + self.length / 16);
-                let omitted = self.encoder.encode(snapshot, format, &mut out).count();
-                self.length = out.len();
-                (self.keep(format, false, out), omitted)
-            }
+        let length = self.lengths[usize::from(gzip)];
+        let mut out = Vec::with_capacity(length + length / 16);
+        let omitted = if gzip {
+            // At its fastest: a scrape is in a hurry, and metrics shrink tenfold at any level.
+            let mut out_gzip = GzEncoder::new(&mut out, Compression::fast());
+            let omitted = self.encoder.encode(snapshot, format, &mut out_gzip)?;
+            out_gzip.finish()?;
+            omitted
+        } else {
+            self.encoder.encode(snapshot, format, &mut out)?
         };
-        let body = if gzip { self.keep(format, true, compressed(&plain)?) } else { plain };
-        Ok(Body { bytes: shared(body), omitted })
+        self.lengths[usize::from(gzip)] = out.len();
+        Ok(Body { bytes: shared(self.keep(format, gzip, out)), omitted: omitted.count() })
     }
 
     fn known(&self, format: Format, gzip: bool) -> Option<Arc<Vec<u8>>> {
@@ -83,13 +84,6 @@ impl AsRef<[u8]> for Shared {
 
 fn shared(body: Arc<Vec<u8>>) -> Bytes {
     Bytes::from_owner(Shared(body))
-}
-
-/// In gzip, at its fastest: a scrape is in a hurry, and metrics shrink tenfold at any level.
-fn compressed(plain: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    encoder.write_all(plain)?;
-    Ok(encoder.finish()?)
 }
 
 #[cfg(test)]

@@ -1,14 +1,19 @@
 //! Snapshot -> the body of an answer, in one of three formats.
 //!
-//! What all formats share: which series there are, and their labels. Refuses: HTTP.
+//! What all formats share: which series there are, and their labels. The body goes out in pieces, so that one that is
+//! compressed never stands in memory as a whole. Refuses: HTTP.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 
 use super::families::{Family, families};
 use super::labels::{Labels, SeriesLabels};
 use super::protobuf::ProtobufSink;
 use super::text::{Dialect, TextSink};
 use crate::telemetry::{ExponentialHistogram, MetricKind, Point, Snapshot, Text, Value, Vocabulary};
+
+/// A piece of a body is handed on once it has so many bytes; it fits into the caches of a processor.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// A format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,26 +72,23 @@ impl Encoder {
         Self { vocabularies, target, created }
     }
 
-    /// Replaces `out` with `snapshot` in `format`. The memory of `out` is used again.
-    pub fn encode(&self, snapshot: &Snapshot, format: Format, out: &mut Vec<u8>) -> Omitted {
-        out.clear();
-        if format == Format::Protobuf {
-            let mut sink = ProtobufSink::new(out);
-            return self.write(snapshot, &mut sink);
+    /// Writes `snapshot` in `format`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn encode(&self, snapshot: &Snapshot, format: Format, out: &mut impl Write) -> io::Result<Omitted> {
+        match format {
+            Format::Protobuf => self.write(snapshot, ProtobufSink::default(), out),
+            Format::Text => self.write(snapshot, TextSink::new(Dialect::Text), out),
+            Format::OpenMetrics => {
+                let dialect = Dialect::OpenMetrics { created: self.created };
+                self.write(snapshot, TextSink::new(dialect), out)
+            }
         }
-        let dialect = if format == Format::OpenMetrics {
-            Dialect::OpenMetrics { created: self.created }
-        } else {
-            Dialect::Text
-        };
-        // The buffer is empty, so that it always is UTF-8.
-        let mut text = String::from_utf8(std::mem::take(out)).unwrap_or_default();
-        let omitted = self.write(snapshot, &mut TextSink::new(&mut text, dialect));
-        *out = text.into_bytes();
-        omitted
     }
 
-    fn write(&self, snapshot: &Snapshot, sink: &mut impl Sink) -> Omitted {
+    fn write(&self, snapshot: &Snapshot, mut sink: impl Sink, out: &mut impl Write) -> io::Result<Omitted> {
         let (families, conflicts) = families(snapshot, &self.vocabularies);
         let mut omitted = Omitted { conflicts, ..Omitted::default() };
         let mut labels = Labels::new();
@@ -102,6 +104,10 @@ impl Encoder {
                         omitted.unfit += 1;
                     } else if let Some(labels) = labels.read(point, metric.vocabulary) {
                         sink.point(family, &labels, point);
+                        if sink.piece().len() >= PIECE_BYTES {
+                            out.write_all(sink.piece())?;
+                            sink.clear();
+                        }
                     } else {
                         omitted.duplicates += 1;
                     }
@@ -110,7 +116,8 @@ impl Encoder {
             sink.end_family();
         }
         sink.end();
-        omitted
+        out.write_all(sink.piece())?;
+        Ok(omitted)
     }
 }
 
@@ -134,6 +141,10 @@ pub(super) trait Sink {
     fn end_family(&mut self);
     /// All ends.
     fn end(&mut self);
+    /// What of the body is there and was not cleared.
+    fn piece(&self) -> &[u8];
+    /// The piece was handed on.
+    fn clear(&mut self);
 
     /// A series.
     fn point(&mut self, family: &Family, labels: &SeriesLabels, point: &Point) {

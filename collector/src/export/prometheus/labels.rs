@@ -12,7 +12,7 @@ use fnv::FnvHashMap;
 
 use super::{names, numbers};
 use crate::identity::Subject;
-use crate::telemetry::{ClusterObject, Owner, Point, Text, Vocabulary};
+use crate::telemetry::{ClusterObject, LabelledCgroup, Owner, Point, Text, Vocabulary};
 
 /// The labels that say whose a series is. An attribute by one of these names becomes `exported_...` on every series
 /// of a subject, as Prometheus itself does with a target's labels.
@@ -176,13 +176,15 @@ pub fn write_pair(out: &mut String, name: &str, value: &str) {
 enum Whom<'a> {
     Subject(&'a Subject),
     Object(&'a ClusterObject),
+    Cgroup(&'a LabelledCgroup),
 }
 
-/// Metrics of cAdvisor and node_exporter carry all they have in their attributes.
+/// Metrics of node_exporter carry all they have in their attributes.
 fn whom(point: &Point, vocabulary: Vocabulary) -> Option<Whom<'_>> {
     match (&point.owner, vocabulary) {
         (Owner::Subject(subject), Vocabulary::OpenTelemetry) => Some(Whom::Subject(subject)),
         (Owner::Object(object), Vocabulary::KubeState) => Some(Whom::Object(object)),
+        (Owner::Cgroup(cgroup), Vocabulary::Cadvisor) => Some(Whom::Cgroup(cgroup)),
         _ => None,
     }
 }
@@ -193,6 +195,7 @@ impl Whom<'_> {
         match self {
             Self::Subject(subject) => std::ptr::from_ref(*subject) as usize,
             Self::Object(object) => std::ptr::from_ref(*object) as usize,
+            Self::Cgroup(cgroup) => std::ptr::from_ref(*cgroup) as usize,
         }
     }
 }
@@ -209,6 +212,7 @@ impl<'a> OwnerLabels<'a> {
         match whom {
             Whom::Subject(subject) => labels_of(subject).for_each(|(label, value)| add(label, value)),
             Whom::Object(object) => object.labels.iter().for_each(|(label, value)| add(label, value)),
+            Whom::Cgroup(cgroup) => cgroup.labels.iter().for_each(|(label, value)| add(label, value)),
         }
         owner
     }
@@ -340,6 +344,10 @@ mod tests {
         check(Owner::Host, OpenTelemetry, &[("cpu.mode", "user"), ("x", "")], r#"cpu_mode="user","#);
         check(subject(), OpenTelemetry, &[("a", "1")], &format!("{SHOP}a=\"1\","));
         check(subject(), Cadvisor, &[("pod", "p"), ("id", "/")], r#"pod="p",id="/","#);
+        let labels = vec![("id".into(), "/a\"b".into()), ("pod".into(), "p".into())];
+        let cgroup = Owner::Cgroup(Arc::new(LabelledCgroup { owner: subject(), labels }));
+        check(cgroup.clone(), Cadvisor, &[("cpu", "total")], r#"id="/a\"b",pod="p",cpu="total","#);
+        check(cgroup, OpenTelemetry, &[("cpu", "total")], r#"cpu="total","#);
         check(subject(), OpenTelemetry, &[("unit", "u")], &format!("{SHOP}exported_unit=\"u\","));
         check(Owner::Agent, OpenTelemetry, &[("unit", "u")], r#"unit="u","#);
         check(Owner::Host, OpenTelemetry, &[("le", "u")], r#"exported_le="u","#);

@@ -13,8 +13,9 @@ use super::text::exemplar_labels;
 use crate::telemetry::{Exemplar, ExponentialHistogram, MetricKind};
 
 /// Writes delimited messages. One message is used for all series.
-pub(super) struct ProtobufSink<'o> {
-    out: &'o mut Vec<u8>,
+#[derive(Default)]
+pub(super) struct ProtobufSink {
+    out: Vec<u8>,
     family: Vec<u8>,
     series: proto::Series,
     labels_spare: Vec<proto::LabelPair>,
@@ -23,19 +24,7 @@ pub(super) struct ProtobufSink<'o> {
     cumulative: Vec<u64>,
 }
 
-impl<'o> ProtobufSink<'o> {
-    pub(super) fn new(out: &'o mut Vec<u8>) -> Self {
-        Self {
-            out,
-            family: Vec::new(),
-            series: proto::Series::default(),
-            labels_spare: Vec::new(),
-            histogram: proto::Histogram::default(),
-            native: Native::default(),
-            cumulative: Vec::new(),
-        }
-    }
-
+impl ProtobufSink {
     fn begin(&mut self, header: &proto::MetricFamily) {
         self.family.clear();
         write(header, &mut self.family);
@@ -82,7 +71,7 @@ impl<'o> ProtobufSink<'o> {
     }
 }
 
-impl Sink for ProtobufSink<'_> {
+impl Sink for ProtobufSink {
     fn target(&mut self, labels: &SeriesLabels) {
         self.begin(&proto::MetricFamily {
             name: "target_info".to_owned(),
@@ -163,12 +152,20 @@ impl Sink for ProtobufSink<'_> {
 
     fn end_family(&mut self) {
         // A buffer that grows has room for any length.
-        if prost::encode_length_delimiter(self.family.len(), self.out).is_ok() {
+        if prost::encode_length_delimiter(self.family.len(), &mut self.out).is_ok() {
             self.out.extend_from_slice(&self.family);
         }
     }
 
     fn end(&mut self) {}
+
+    fn piece(&self) -> &[u8] {
+        &self.out
+    }
+
+    fn clear(&mut self) {
+        self.out.clear();
+    }
 }
 
 /// A vector grows: writing to it has no error.

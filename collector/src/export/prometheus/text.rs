@@ -22,17 +22,17 @@ pub(super) enum Dialect {
 pub const EXEMPLAR_CHARS_MAX: usize = 128;
 
 /// Writes text.
-pub(super) struct TextSink<'o> {
-    out: &'o mut String,
+pub(super) struct TextSink {
+    out: String,
     dialect: Dialect,
     /// The labels of the series at hand, for those that have several lines.
     labels: String,
     cumulative: Vec<u64>,
 }
 
-impl<'o> TextSink<'o> {
-    pub(super) fn new(out: &'o mut String, dialect: Dialect) -> Self {
-        Self { out, dialect, labels: String::new(), cumulative: Vec::new() }
+impl TextSink {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { out: String::new(), dialect, labels: String::new(), cumulative: Vec::new() }
     }
 
     fn is_open_metrics(&self) -> bool {
@@ -52,7 +52,7 @@ impl<'o> TextSink<'o> {
         for part in ["# HELP ", name, " "] {
             self.out.push_str(part);
         }
-        numbers::help(self.out, help, self.dialect != Dialect::Text);
+        numbers::help(&mut self.out, help, self.dialect != Dialect::Text);
         self.out.push('\n');
     }
 
@@ -67,7 +67,7 @@ impl<'o> TextSink<'o> {
         self.out.push('{');
         self.out.push_str(&self.labels);
         if let Some(le) = le {
-            write_pair(self.out, BUCKET_LABEL, le);
+            write_pair(&mut self.out, BUCKET_LABEL, le);
         }
         self.out.pop();
         self.out.push_str("} ");
@@ -76,28 +76,28 @@ impl<'o> TextSink<'o> {
     fn created(&mut self, name: &str, start_unix_ns: u64) {
         if self.dialect == (Dialect::OpenMetrics { created: true }) && start_unix_ns > 0 {
             self.begin(name, "_created", None);
-            numbers::moment(self.out, start_unix_ns);
+            numbers::moment(&mut self.out, start_unix_ns);
             self.out.push('\n');
         }
     }
 
     fn bucket(&mut self, name: &str, le: &str, count: u64, exemplar: Option<&Exemplar>) {
         self.begin(name, "_bucket", Some(le));
-        numbers::count(self.out, count);
+        numbers::count(&mut self.out, count);
         if let Some(exemplar) = exemplar.filter(|_| self.is_open_metrics()) {
             self.out.push_str(" # {");
             let before = self.out.len();
             for (name, value) in exemplar_labels(exemplar) {
-                write_pair(self.out, &name, value);
+                write_pair(&mut self.out, &name, value);
             }
             if self.out.len() > before {
                 self.out.pop();
             }
             self.out.push_str("} ");
-            numbers::value(self.out, exemplar.value);
+            numbers::value(&mut self.out, exemplar.value);
             if exemplar.time_unix_ns > 0 {
                 self.out.push(' ');
-                numbers::moment(self.out, exemplar.time_unix_ns);
+                numbers::moment(&mut self.out, exemplar.time_unix_ns);
             }
         }
         self.out.push('\n');
@@ -127,7 +127,7 @@ pub(super) fn exemplar_labels(exemplar: &Exemplar) -> Vec<(String, &str)> {
     labels
 }
 
-impl Sink for TextSink<'_> {
+impl Sink for TextSink {
     fn target(&mut self, labels: &SeriesLabels) {
         let (name, kind) = if self.is_open_metrics() { ("target", "info") } else { ("target_info", "gauge") };
         self.metadata("TYPE", name, kind);
@@ -170,7 +170,7 @@ impl Sink for TextSink<'_> {
         let series = family.name.series.as_str();
         self.keep_labels(labels);
         self.begin(series, "", None);
-        numbers::value(self.out, value);
+        numbers::value(&mut self.out, value);
         self.out.push('\n');
         if family.kind == MetricKind::Counter && series.ends_with(TOTAL) {
             self.created(names::family(series), start_unix_ns);
@@ -197,10 +197,10 @@ impl Sink for TextSink<'_> {
         self.bucket(name, "+Inf", all, exemplar);
         self.cumulative = cumulative;
         self.begin(name, "_sum", None);
-        numbers::value(self.out, histogram.sum);
+        numbers::value(&mut self.out, histogram.sum);
         self.out.push('\n');
         self.begin(name, "_count", None);
-        numbers::count(self.out, all);
+        numbers::count(&mut self.out, all);
         self.out.push('\n');
         self.created(name, start_unix_ns);
     }
@@ -211,5 +211,13 @@ impl Sink for TextSink<'_> {
         if self.is_open_metrics() {
             self.out.push_str("# EOF\n");
         }
+    }
+
+    fn piece(&self) -> &[u8] {
+        self.out.as_bytes()
+    }
+
+    fn clear(&mut self) {
+        self.out.clear();
     }
 }

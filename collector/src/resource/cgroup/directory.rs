@@ -21,31 +21,35 @@ const ENTRIES_BYTES: usize = 32 * 1024;
 /// The buffers.
 pub struct Buffers {
     file: Vec<u8>,
+    path: Vec<u8>,
     entries: Vec<MaybeUninit<u8>>,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self { file: vec![0; FILE_BYTES_MAX], entries: vec![MaybeUninit::uninit(); ENTRIES_BYTES] }
+        let entries = vec![MaybeUninit::uninit(); ENTRIES_BYTES];
+        Self { file: vec![0; FILE_BYTES_MAX], path: Vec::new(), entries }
     }
 }
 
 impl Buffers {
     /// The text of a file; `None` if it is not there or cannot be read.
     pub fn read(&mut self, directory: BorrowedFd<'_>, name: impl Arg) -> Option<&[u8]> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(directory, name, flags, Mode::empty()).ok()?;
-        let mut length = 0;
-        while let Some(rest) = self.file.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::read(&file, rest).ok()? {
-                0 => break,
-                count => length += count,
-            }
-            if length < WHOLE_BYTES {
-                break;
-            }
+        read(directory, name, &mut self.file)
+    }
+
+    /// The text of a file in a directory below another, such as `/system.slice`: by its whole path, for to open each
+    /// directory first costs as much as its file.
+    pub fn read_below(&mut self, top: BorrowedFd<'_>, directory: &str, name: &CStr) -> Option<&[u8]> {
+        let below = directory.trim_start_matches('/');
+        self.path.clear();
+        self.path.extend_from_slice(below.as_bytes());
+        if !below.is_empty() {
+            self.path.push(b'/');
         }
-        self.file.get(..length)
+        self.path.extend_from_slice(name.to_bytes_with_nul());
+        let path = CStr::from_bytes_with_nul(&self.path).ok()?;
+        read(top, path, &mut self.file)
     }
 
     /// Calls `visit` with the name of each subdirectory.
@@ -60,6 +64,22 @@ impl Buffers {
             }
         }
     }
+}
+
+fn read<'a>(directory: BorrowedFd<'_>, name: impl Arg, bytes: &'a mut [u8]) -> Option<&'a [u8]> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = openat(directory, name, flags, Mode::empty()).ok()?;
+    let mut length = 0;
+    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(&file, rest).ok()? {
+            0 => break,
+            count => length += count,
+        }
+        if length < WHOLE_BYTES {
+            break;
+        }
+    }
+    bytes.get(..length)
 }
 
 #[cfg(test)]
@@ -82,6 +102,10 @@ mod tests {
         assert_eq!(buffers.read(directory.as_fd(), c"long").map(<[u8]>::len), Some(FILE_BYTES_MAX));
         assert_eq!(buffers.read(directory.as_fd(), c"file-link"), None);
         assert_eq!(buffers.read(directory.as_fd(), c"gone"), None);
+        std::fs::write(inside("one/below"), "13\n").expect("writable");
+        assert_eq!(buffers.read_below(directory.as_fd(), "/one", c"below"), Some(b"13\n".as_slice()));
+        assert_eq!(buffers.read_below(directory.as_fd(), "/", c"short"), Some(b"12\n".as_slice()));
+        assert_eq!(buffers.read_below(directory.as_fd(), "/two", c"below"), None);
         let mut names = Vec::new();
         buffers.subdirectories(directory.as_fd(), |name| names.push(name.to_owned()));
         assert_eq!(names, [c"one".to_owned()]);

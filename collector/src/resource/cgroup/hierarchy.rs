@@ -121,9 +121,11 @@ impl Hierarchies {
 }
 
 impl Hierarchies {
-    /// Them, the one with the processor time first: what rests by it needs no look at all else.
-    pub fn by_reading(&self) -> impl Iterator<Item = &Hierarchy> {
-        let with = |has_cpu_time| self.all.iter().filter(move |of| of.has_cpu_time == has_cpu_time);
+    /// Them with their numbers in [`Self::all`], the one with the processor time first: what rests by it needs no look at
+    /// all else.
+    pub fn by_reading(&self) -> impl Iterator<Item = (usize, &Hierarchy)> {
+        let numbered = || self.all.iter().enumerate();
+        let with = |has_cpu_time| numbered().filter(move |(_, of)| of.has_cpu_time == has_cpu_time);
         with(true).chain(with(false))
     }
 }

@@ -1,9 +1,10 @@
 //! The two files of a cgroup that tell whether it did anything since it was looked at: its processor time and its memory.
 //!
 //! Kept open, because opening costs four times the reading; an open file of a cgroup holds up nothing of its container, and
-//! says so when the cgroup is gone. Refuses: more open files than [`files_max`]; what comes later is opened each time.
+//! says so when the cgroup is gone. So are the directories that they stand in: from there the other files are opened
+//! without the four directories above. Refuses: more open files than [`files_max`]; what comes later is opened each time.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::{Errno, pread};
@@ -13,8 +14,12 @@ use super::hierarchy::{Hierarchies, Version};
 use super::parse;
 use super::usage::{CgroupUsage, CpuUsage};
 
-/// Files that are kept open: of 4,096 cgroups, so of 2,000 containers and their pods. The kernel keeps some 4 KiB for each.
-const FILES_MAX: usize = 8_192;
+/// Files that are kept open: of 4,096 cgroups with two and two directories each, so of 2,000 containers and their pods. The
+/// kernel keeps some 4 KiB for each file, and a few hundred bytes for a directory.
+const FILES_MAX: usize = 16_384;
+
+/// Files and directories of one cgroup.
+pub const FILES_PER_CGROUP: usize = 4;
 
 /// Bytes of one of these files; `cpu.stat` of v2 has about 300.
 const FILE_BYTES_MAX: usize = 1_024;
@@ -36,6 +41,8 @@ pub struct Hot {
     /// Whether the file with the processor time is `cpu.stat`, which has more than that.
     has_cpu_stat: bool,
     memory: OwnedFd,
+    /// Of processor time and of memory, by the number of their hierarchy; v2 has both in one.
+    directories: Vec<(usize, OwnedFd)>,
 }
 
 /// The sums that the files hold.
@@ -63,7 +70,8 @@ impl Hot {
     pub fn open(hierarchies: &Hierarchies, path: &str) -> Option<Self> {
         let mut cpu = None;
         let mut memory = None;
-        for hierarchy in hierarchies.all() {
+        let mut directories = Vec::with_capacity(2);
+        for (number, hierarchy) in hierarchies.all().iter().enumerate() {
             if !hierarchy.has_cpu_time && !hierarchy.has_memory {
                 continue;
             }
@@ -77,9 +85,16 @@ impl Hot {
             if hierarchy.has_memory && memory.is_none() {
                 memory = open(if is_v2 { "memory.current" } else { "memory.usage_in_bytes" });
             }
+            directories.push((number, directory));
         }
         let (cpu, has_cpu_stat) = cpu?;
-        Some(Self { cpu, has_cpu_stat, memory: memory? })
+        Some(Self { cpu, has_cpu_stat, memory: memory?, directories })
+    }
+
+    /// The directory in a hierarchy, if it is kept open.
+    pub fn directory(&self, hierarchy: usize) -> Option<BorrowedFd<'_>> {
+        let found = self.directories.iter().find(|(number, _)| *number == hierarchy);
+        found.map(|(_, directory)| directory.as_fd())
     }
 
     /// Whether anything was used since `usage` was read.
@@ -138,6 +153,7 @@ mod tests {
         let hierarchies = hierarchies.expect("two directories");
         assert!(Hot::open(&hierarchies, "/none").is_none());
         let hot = Hot::open(&hierarchies, "/c").expect("both files");
+        assert!(hot.directory(0).is_some() && hot.directory(1).is_some() && hot.directory(2).is_none());
         check(place.path(), &hot, "50\n", "70\n", State::Rests);
         let changed = |cpu_ns, memory_bytes| State::Changed(Some(Sums { cpu_ns, memory_bytes }));
         check(place.path(), &hot, "51\n", "70\n", changed(51, 70));

@@ -108,40 +108,32 @@ const fn sum(
     Family { name, unit, description, kind: MetricKind::UpDownCounter, group: None, value }
 }
 
-/// What comes before the series of a cgroup: its owner and the attributes that all its series have.
-struct Base {
-    owner: Owner,
-    attributes: Vec<(Text, Text)>,
-}
-
-impl Base {
-    fn point(&self, more: Vec<(Text, Text)>, start_unix_ns: u64, value: f64) -> Point {
-        let mut attributes = Vec::with_capacity(self.attributes.len() + more.len());
-        attributes.extend_from_slice(&self.attributes);
-        attributes.extend(more);
-        Point::number(self.owner.clone(), attributes, start_unix_ns, value)
-    }
-}
+/// The one attribute that the series of some families have.
+type Label = fn(&Reading<'_>) -> Option<(Text, Text)>;
 
 impl Family {
-    fn point(&self, reading: &Reading<'_>, base: &Base) -> Option<Point> {
+    fn point(&self, reading: &Reading<'_>, owner: &Owner, label: Option<Label>) -> Option<Point> {
         let start_unix_ns = match (self.kind, self.group) {
             (MetricKind::Gauge, _) => 0,
             (_, Some(group)) => reading.starts.of(group),
             (_, None) => reading.start_unix_ns,
         };
-        Some(base.point(Vec::new(), start_unix_ns, (self.value)(reading)?))
+        let value = (self.value)(reading)?;
+        let attributes = label.and_then(|label| label(reading)).into_iter().collect();
+        Some(Point::number(owner.clone(), attributes, start_unix_ns, value))
     }
 
-    /// The metric over these; `None` without series.
-    fn metric<'a>(
+    /// The metric over these cgroups with their owners; `None` without series.
+    fn metric(
         &self,
         vocabulary: Vocabulary,
-        readings: impl Iterator<Item = (&'a Reading<'a>, &'a Base)>,
+        readings: &[(&Reading<'_>, Owner)],
+        label: Option<Label>,
     ) -> Option<Metric> {
-        let mut metric = Metric::new(self.kind, self.name, self.unit, self.description);
+        let mut points = Vec::with_capacity(readings.len());
+        points.extend(readings.iter().filter_map(|(reading, owner)| self.point(reading, owner, label)));
+        let mut metric = Metric::new(self.kind, self.name, self.unit, self.description).with(points);
         metric.vocabulary = vocabulary;
-        metric.points = readings.filter_map(|(reading, base)| self.point(reading, base)).collect();
         (!metric.points.is_empty()).then_some(metric)
     }
 }

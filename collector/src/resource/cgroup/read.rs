@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::directory::Buffers;
 use super::hierarchy::{Hierarchies, Hierarchy, Version};
-use super::hot::Sums;
+use super::hot::{Hot, Sums};
 use super::parse::{self, IoUnit};
 use super::usage::{CgroupUsage, CpuUsage, MemoryUsage, PressureUsage};
 
@@ -26,11 +26,21 @@ pub enum Scope {
     All,
 }
 
-/// Reads `path` into `usage`, where slow numbers of before stay if they are not in `scope`; `sums` is what is known of it
+/// Where a cgroup is found.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The hierarchies that it may be in.
+    pub hierarchies: &'a Hierarchies,
+    /// Its path there.
+    pub path: &'a str,
+    /// What of it is kept open.
+    pub hot: Option<&'a Hot>,
+}
+
+/// Reads a cgroup into `usage`, where slow numbers of before stay if they are not in `scope`; `sums` is what is known of it
 /// already. Whether any hierarchy has the cgroup.
 pub fn read(
-    hierarchies: &Hierarchies,
-    path: &str,
+    place: Place<'_>,
     scope: Scope,
     sums: Option<Sums>,
     buffers: &mut Buffers,
@@ -38,8 +48,9 @@ pub fn read(
 ) -> bool {
     let before = (usage.cpu, usage.memory);
     forget(usage, scope);
+    let Place { hierarchies, path, hot } = place;
     let mut is_there = false;
-    for hierarchy in hierarchies.by_reading() {
+    for (number, hierarchy) in hierarchies.by_reading() {
         let is_wanted = scope >= Scope::Most
             || hierarchy.has_cpu_time
             || hierarchy.has_memory
@@ -47,18 +58,19 @@ pub fn read(
         if !is_wanted {
             continue;
         }
-        let Some(opened) = hierarchy.open_cgroup(path) else { continue };
-        is_there = true;
-        let mut cgroup = Cgroup { directory: opened.as_fd(), scope, sums, before: &before, buffers };
+        let directory = hot.and_then(|hot| hot.directory(number));
+        let mut cgroup =
+            Cgroup { hierarchy, path, directory, scope, sums, before: &before, buffers, is_there: false };
         match hierarchy.version {
             Version::V1 => cgroup.read_v1(hierarchy, usage),
             Version::V2 => cgroup.read_v2(hierarchy, usage),
         }
+        is_there |= cgroup.is_there;
     }
     if scope == Scope::All {
         usage.tasks.processes = processes(hierarchies, path, buffers);
     }
-    // A cgroup may stand only in hierarchies that this reading had no use for.
+    // A cgroup may stand only in hierarchies that this reading had no use for, or without a file that it wanted.
     is_there || hierarchies.all().iter().any(|hierarchy| hierarchy.open_cgroup(path).is_some())
 }
 
@@ -156,7 +168,10 @@ fn forget(usage: &mut CgroupUsage, scope: Scope) {
 }
 
 struct Cgroup<'a> {
-    directory: BorrowedFd<'a>,
+    hierarchy: &'a Hierarchy,
+    path: &'a str,
+    /// Its directory, if that is open.
+    directory: Option<BorrowedFd<'a>>,
     scope: Scope,
     /// What the files said that are kept open.
     sums: Option<Sums>,
@@ -164,11 +179,18 @@ struct Cgroup<'a> {
     /// their parts. Without processor time no page is faulted in, so that the counts of faults rest too.
     before: &'a (CpuUsage, MemoryUsage),
     buffers: &'a mut Buffers,
+    /// Whether any file was there.
+    is_there: bool,
 }
 
 impl Cgroup<'_> {
     fn text(&mut self, name: &std::ffi::CStr) -> Option<&[u8]> {
-        self.buffers.read(self.directory, name)
+        let text = match self.directory {
+            Some(directory) => self.buffers.read(directory, name),
+            None => self.buffers.read_below(self.hierarchy.root(), self.path, name),
+        };
+        self.is_there |= text.is_some();
+        text
     }
 
     /// Whether a sum is what it was, and its parts need not be read.
@@ -201,14 +223,13 @@ impl Cgroup<'_> {
             self.tasks(usage);
         }
         if hierarchy.has_io && self.scope >= Scope::Most {
-            let io = usage.io.get_or_insert_default();
             let files = [
                 (c"blkio.throttle.io_service_bytes_recursive", IoUnit::Bytes),
                 (c"blkio.throttle.io_serviced_recursive", IoUnit::Operations),
             ];
             for (file, unit) in files {
                 if let Some(text) = self.text(file) {
-                    parse::blkio(text, unit, io);
+                    parse::blkio(text, unit, usage.io.get_or_insert_default());
                 }
             }
         }
@@ -271,11 +292,11 @@ impl Cgroup<'_> {
         if hierarchy.has_pids && self.scope >= Scope::Most {
             self.tasks(usage);
         }
-        if hierarchy.has_io && self.scope >= Scope::Most {
-            let io = usage.io.get_or_insert_default();
-            if let Some(text) = self.text(c"io.stat") {
-                parse::io_stat(text, io);
-            }
+        if hierarchy.has_io
+            && self.scope >= Scope::Most
+            && let Some(text) = self.text(c"io.stat")
+        {
+            parse::io_stat(text, usage.io.get_or_insert_default());
         }
         if hierarchy.has_pressure && self.scope >= Scope::Most {
             let pressure = &mut usage.pressure;
@@ -334,7 +355,15 @@ mod tests {
     }
 
     fn usage(hierarchies: &Hierarchies, scope: Scope, usage: &mut CgroupUsage) -> bool {
-        read(hierarchies, "/pod/c1", scope, None, &mut Buffers::default(), usage)
+        // The same by paths, and from open directories where there are some.
+        let hot = Hot::open(hierarchies, "/pod/c1");
+        let mut by_directory = usage.clone();
+        let mut place = Place { hierarchies, path: "/pod/c1", hot: hot.as_ref() };
+        let is_there = read(place, scope, None, &mut Buffers::default(), &mut by_directory);
+        place.hot = None;
+        assert_eq!(read(place, scope, None, &mut Buffers::default(), usage), is_there);
+        assert_eq!(*usage, by_directory);
+        is_there
     }
 
     #[test]

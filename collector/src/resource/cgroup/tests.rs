@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::identity::{Choice, Container, Facts, LatePod, Pod};
-use crate::telemetry::{Owner, Value, Vocabulary};
+use crate::telemetry::{Owner, Text, Value, Vocabulary};
 
 fn write(place: &Path, files: &[(&str, &str)]) {
     for (path, text) in files {
@@ -39,11 +39,16 @@ fn subject(_: &str, key: &CgroupKey) -> Option<Arc<Subject>> {
     Some(Arc::new(Subject { container, unit, pod, revision: 1, ..Subject::named("cart") }))
 }
 
-/// The series of a metric: attributes as text, start, value.
+/// The series of a metric: labels and attributes as text, start, value.
 fn series(metrics: &[Metric], name: &str) -> Vec<(String, u64, f64)> {
     let points = metrics.iter().filter(|metric| metric.name == name).flat_map(|metric| &metric.points);
     let text = |point: &crate::telemetry::Point| {
-        point.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+        let labels: &[(Text, Text)] = match &point.owner {
+            Owner::Cgroup(cgroup) => &cgroup.labels,
+            _ => &[],
+        };
+        let all = labels.iter().chain(&point.attributes);
+        all.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
     };
     points
         .map(|point| match &point.value {

@@ -57,15 +57,23 @@ impl SeriesSet {
 
     /// Where each of the points of a snapshot goes. `room` is how many series may be new over all metrics.
     pub fn admit(&mut self, ids: &[Id], folded: &Increments, turn: u64, room: &mut usize) -> Vec<Target> {
-        for id in ids {
-            if let Some(place) = self.series.get_mut(&id.series) {
+        let mut present = 0;
+        let mut refresh = |id: &Id| match self.series.get_mut(&id.series) {
+            Some(place) => {
+                present += usize::from(place.turn != turn);
                 place.turn = turn;
+                true
             }
+            None => false,
+        };
+        let known: Vec<bool> = ids.iter().map(&mut refresh).collect();
+        if present < self.series.len() {
+            self.sweep(turn, ABSENT_TURNS_MAX);
         }
-        self.sweep(turn, ABSENT_TURNS_MAX);
         let mut is_swept = false;
-        let mut target = |id: &Id| {
-            if self.series.contains_key(&id.series) {
+        let mut target = |(id, is_known): (&Id, bool)| {
+            // The second point of a new series has its place by now.
+            if is_known || self.series.contains_key(&id.series) {
                 return Target::Own;
             }
             if folded.knows(id.series) {
@@ -83,7 +91,7 @@ impl SeriesSet {
             self.series.insert(id.series, Place { owner: id.owner, turn });
             Target::Own
         };
-        ids.iter().map(&mut target).collect()
+        ids.iter().zip(known).map(&mut target).collect()
     }
 
     fn taken_by(&self, owner: Fingerprint) -> usize {

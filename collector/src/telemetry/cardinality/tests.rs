@@ -33,7 +33,7 @@ fn found(snapshot: &Snapshot) -> Vec<String> {
             Owner::Agent => "agent",
             Owner::Host => "host",
             Owner::Subject(subject) => &subject.own_name,
-            Owner::Object(_) | Owner::Endpoint(_) => "endpoint",
+            Owner::Object(_) | Owner::Endpoint(_) | Owner::Cgroup(_) => "endpoint",
         };
         let (key, label) = &point.attributes[0];
         let label = if key == OVERFLOW_ATTRIBUTE { format!("!{label}") } else { label.to_string() };

@@ -85,8 +85,8 @@ fn encode(snapshot: &Snapshot, format: Format) -> (Vec<u8>, Omitted) {
         Vocabulary::Application,
     ]);
     let encoder = Encoder::new(vocabularies, vec![("host.name".into(), "n1".into())], true);
-    let mut out = b"from before".to_vec();
-    let omitted = encoder.encode(snapshot, format, &mut out);
+    let mut out = Vec::new();
+    let omitted = encoder.encode(snapshot, format, &mut out).expect("a vector takes all");
     (out, omitted)
 }
 

@@ -3,12 +3,14 @@
 //! Source: cAdvisor docs/storage/prometheus.md. The labels `id`, `name`, `image`, `namespace`, `pod` and `container` are
 //! left out where they are empty. Refuses: families that dashboards do not use, such as sectors and sockets.
 
-use super::{Base, Family, Machine, Reading, counter, float, gauge, seconds_of_ns, seconds_of_us};
+use std::sync::Arc;
+
+use super::{Family, Label, Machine, Reading, counter, float, gauge, seconds_of_ns, seconds_of_us};
 use crate::resource::cgroup::CgroupKey;
 use crate::resource::cgroup::device::DeviceNames;
 use crate::resource::cgroup::start::Group;
 use crate::resource::cgroup::usage::{DeviceIo, InterfaceUsage, Limit};
-use crate::telemetry::{Metric, MetricKind, Owner, Point, Text, Vocabulary};
+use crate::telemetry::{LabelledCgroup, Metric, MetricKind, Owner, Point, Text, Vocabulary};
 
 const FAMILIES: [Family; 35] = [
     counter(
@@ -253,25 +255,14 @@ const INTERFACES: [OfInterface; 8] = [
 
 /// The metrics of all cgroups, and of the machine.
 pub fn metrics(readings: &[Reading<'_>], names: &DeviceNames, machine: Machine) -> Vec<Metric> {
-    let bases: Vec<Base> =
-        readings.iter().map(|reading| Base { owner: reading.owner(), attributes: labels(reading) }).collect();
-    let mut metrics: Vec<Metric> = FAMILIES
-        .iter()
-        .filter_map(|family| family.metric(Vocabulary::Cadvisor, readings.iter().zip(&bases)))
-        .collect();
-    for metric in &mut metrics {
-        let label: fn(&Reading<'_>) -> Option<(Text, Text)> = match metric.name.as_ref() {
-            "container_cpu_usage_seconds_total" => |_| Some(("cpu".into(), "total".into())),
-            "container_fs_limit_bytes" | "container_fs_usage_bytes" => {
-                |reading| Some(("device".into(), reading.filesystem?.source.clone().into()))
-            }
-            _ => continue,
-        };
-        add_label(metric, readings, &bases, label);
-    }
-    metrics.extend(memory_failures(readings, &bases));
-    metrics.extend(DEVICES.iter().filter_map(|of| device_metric(of, readings, &bases, names)));
-    metrics.extend(INTERFACES.iter().filter_map(|of| interface_metric(of, readings, &bases)));
+    let owned: Vec<(&Reading<'_>, Owner)> =
+        readings.iter().map(|reading| (reading, owner(reading, labels(reading)))).collect();
+    let family_metric = |of: &Family| of.metric(Vocabulary::Cadvisor, &owned, label(of.name));
+    let mut metrics: Vec<Metric> = FAMILIES.iter().filter_map(family_metric).collect();
+    metrics.extend(memory_failures(&owned));
+    metrics.extend(DEVICES.iter().filter_map(|of| device_metric(of, &owned, names)));
+    let in_namespaces = in_namespaces(readings);
+    metrics.extend(INTERFACES.iter().filter_map(|of| interface_metric(of, &in_namespaces)));
     let machines = [
         ("machine_cpu_cores", "1", "Number of logical CPU cores.", machine.cpu_cores),
         ("machine_memory_bytes", "By", "Amount of memory installed on the machine.", machine.memory_bytes),
@@ -281,6 +272,21 @@ pub fn metrics(readings: &[Reading<'_>], names: &DeviceNames, machine: Machine) 
         metrics.extend(family(MetricKind::Gauge, name, unit, about, point.into_iter().collect()));
     }
     metrics
+}
+
+fn owner(reading: &Reading<'_>, labels: Vec<(Text, Text)>) -> Owner {
+    Owner::Cgroup(Arc::new(LabelledCgroup { owner: reading.owner(), labels }))
+}
+
+/// The label that the series of a family have beside those of their cgroup.
+fn label(family: &str) -> Option<Label> {
+    match family {
+        "container_cpu_usage_seconds_total" => Some(|_| Some(("cpu".into(), "total".into()))),
+        "container_fs_limit_bytes" | "container_fs_usage_bytes" => {
+            Some(|reading| Some(("device".into(), reading.filesystem?.source.clone().into())))
+        }
+        _ => None,
+    }
 }
 
 /// The labels of a cgroup, in the order of their names.
@@ -326,24 +332,9 @@ fn family(
     (!metric.points.is_empty()).then_some(metric)
 }
 
-/// Adds a label to each series; it belongs to the reading whose `id` it has.
-fn add_label(
-    metric: &mut Metric,
-    readings: &[Reading<'_>],
-    bases: &[Base],
-    label: fn(&Reading<'_>) -> Option<(Text, Text)>,
-) {
-    let mut rest = readings.iter().zip(bases);
-    for point in &mut metric.points {
-        // Series stand in the order of the readings, of which some have none.
-        let reading = rest.find(|(_, base)| base.attributes == point.attributes);
-        point.attributes.extend(reading.and_then(|(reading, _)| label(reading)));
-    }
-}
-
-fn memory_failures(readings: &[Reading<'_>], bases: &[Base]) -> Option<Metric> {
+fn memory_failures(readings: &[(&Reading<'_>, Owner)]) -> Option<Metric> {
     let mut points = Vec::with_capacity(readings.len() * 4);
-    for (reading, base) in readings.iter().zip(bases) {
+    for (reading, owner) in readings {
         let memory = reading.usage.memory;
         // v2 has no numbers without children, and cAdvisor shows the same ones twice.
         let values = [
@@ -354,8 +345,8 @@ fn memory_failures(readings: &[Reading<'_>], bases: &[Base]) -> Option<Metric> {
         ];
         for (kind, scope, value) in values {
             let Some(value) = float(value) else { continue };
-            let more = vec![("failure_type".into(), kind.into()), ("scope".into(), scope.into())];
-            points.push(base.point(more, reading.starts.of(Group::Memory), value));
+            let attributes = vec![("failure_type".into(), kind.into()), ("scope".into(), scope.into())];
+            points.push(Point::number(owner.clone(), attributes, reading.starts.of(Group::Memory), value));
         }
     }
     let about = "Cumulative count of memory allocation failures.";
@@ -364,39 +355,41 @@ fn memory_failures(readings: &[Reading<'_>], bases: &[Base]) -> Option<Metric> {
 
 fn device_metric(
     (name, unit, about, value): &OfDevice,
-    readings: &[Reading<'_>],
-    bases: &[Base],
+    readings: &[(&Reading<'_>, Owner)],
     names: &DeviceNames,
 ) -> Option<Metric> {
     let mut points = Vec::new();
-    for (reading, base) in readings.iter().zip(bases) {
+    for (reading, owner) in readings {
         for io in reading.usage.io.iter().flatten() {
             let Some(value) = float(value(io)) else { continue };
-            let device = format!("/dev/{}", names.name(io.device));
-            points.push(base.point(
-                vec![("device".into(), device.into())],
-                reading.starts.of(Group::Io),
-                value,
-            ));
+            let attributes = vec![("device".into(), format!("/dev/{}", names.name(io.device)).into())];
+            points.push(Point::number(owner.clone(), attributes, reading.starts.of(Group::Io), value));
         }
     }
     family(MetricKind::Counter, name, unit, about, points)
 }
 
 /// cAdvisor shows a namespace once, as the pod's: without the container.
+fn in_namespaces<'a>(readings: &'a [Reading<'a>]) -> Vec<(&'a Reading<'a>, Owner)> {
+    let shown = readings.iter().filter(|reading| reading.is_first_in_namespace);
+    let owned = |reading: &'a Reading<'a>| {
+        let mut labels = labels(reading);
+        labels.retain(|(name, _)| name != "container");
+        (reading, owner(reading, labels))
+    };
+    shown.filter(|reading| !reading.interfaces().0.is_empty()).map(owned).collect()
+}
+
 fn interface_metric(
     (name, unit, about, value): &OfInterface,
-    readings: &[Reading<'_>],
-    bases: &[Base],
+    readings: &[(&Reading<'_>, Owner)],
 ) -> Option<Metric> {
     let mut points = Vec::new();
-    for (reading, base) in readings.iter().zip(bases).filter(|(reading, _)| reading.is_first_in_namespace) {
+    for (reading, owner) in readings {
         let (interfaces, start_unix_ns) = reading.interfaces();
         for interface in interfaces {
-            let more = vec![("interface".into(), interface.name.clone().into())];
-            let mut point = base.point(more, start_unix_ns, value(interface) as f64);
-            point.attributes.retain(|(name, _)| name != "container");
-            points.push(point);
+            let attributes = vec![("interface".into(), interface.name.clone().into())];
+            points.push(Point::number(owner.clone(), attributes, start_unix_ns, value(interface) as f64));
         }
     }
     family(MetricKind::Counter, name, unit, about, points)

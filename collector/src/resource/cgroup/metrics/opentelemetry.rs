@@ -4,12 +4,12 @@
 //! those of `system.*`. Services have the same names: their resource tells them apart. Refuses: the root and pods, which
 //! the host's metrics and sums over containers tell.
 
-use super::{Base, Family, Reading, counter, float, gauge, seconds_of_ns, seconds_of_us, sum};
+use super::{Family, Reading, counter, float, gauge, seconds_of_ns, seconds_of_us, sum};
 use crate::resource::cgroup::CgroupKey;
 use crate::resource::cgroup::device::DeviceNames;
 use crate::resource::cgroup::start::Group;
 use crate::resource::cgroup::usage::{Limit, Traffic};
-use crate::telemetry::{Metric, MetricKind, Point, Text, Vocabulary};
+use crate::telemetry::{Metric, MetricKind, Owner, Point, Text, Vocabulary};
 
 const FAMILIES: [Family; 27] = [
     gauge("container.uptime", "s", "The time the container has been running.", |reading| {
@@ -113,14 +113,13 @@ pub fn metrics(readings: &[Reading<'_>], names: &DeviceNames) -> Vec<Metric> {
         is_owned && reading.is_first && reading.subject.is_some()
     };
     let ours = || readings.iter().filter(is_ours);
-    let bases: Vec<Base> =
-        ours().map(|reading| Base { owner: reading.owner(), attributes: Vec::new() }).collect();
+    let owned: Vec<(&Reading<'_>, Owner)> = ours().map(|reading| (reading, reading.owner())).collect();
     let with = |kind, name: &'static str, unit: &'static str, about: &'static str, points: Vec<Point>| {
         (!points.is_empty()).then(|| Metric::new(kind, name, unit, about).with(points))
     };
     let counter = |name, unit, about, points| with(MetricKind::Counter, name, unit, about, points);
     let families =
-        FAMILIES.iter().filter_map(|family| family.metric(Vocabulary::OpenTelemetry, ours().zip(&bases)));
+        FAMILIES.iter().filter_map(|family| family.metric(Vocabulary::OpenTelemetry, &owned, None));
     let network = |value: fn(&Traffic) -> u64| ours().flat_map(|reading| network(reading, value)).collect();
     let disk = |is_bytes| ours().flat_map(|reading| disk(reading, names, is_bytes)).collect();
     let more = [
