@@ -11,6 +11,8 @@ use anyhow::Result;
 use crate::command::run as run_command;
 use crate::setup;
 
+mod leftovers;
+
 /// Runs the unit tests, then the end-to-end tests.
 pub fn run(workspace: &Path, filter: &[String]) -> Result<()> {
     setup::run(workspace)?;
@@ -21,6 +23,7 @@ pub fn run(workspace: &Path, filter: &[String]) -> Result<()> {
     };
     run_command(&mut cargo(&["build", "--package", "collector", "--bin", "kansoku"]))?;
     run_command(cargo(&["test", "--workspace", "--exclude", "tests"]).args(filter))?;
+    leftovers::remove();
     let path = setup::path_with_tools(workspace)?;
     run_command(
         cargo(&["test", "--package", "tests", "--no-fail-fast", "--"])
