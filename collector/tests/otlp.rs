@@ -39,6 +39,7 @@ use tonic::{Code, Status, body::Body, codec::CompressionEncoding};
 use collector::export::otlp::{
     Compression, DropReason, Endpoint, Exporter, Limits, Outcome, Payload, Protocol, Report, Signal,
 };
+use collector::health::{Health, Part};
 
 /// How long a test waits for what should come at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -563,7 +564,9 @@ fn mistakes_show_at_start() {
         let address = "127.0.0.1:4318".parse().unwrap();
         let mut endpoints = vec![(Signal::Logs, endpoint(address, Protocol::HttpProtobuf, Signal::Logs))];
         change(&mut endpoints);
-        let error = Exporter::start(endpoints, limits(), Arc::new(|_, _, _| {})).err().expect("an error");
+        let pulse = Health::default().start(Part::Export);
+        let started = Exporter::start(endpoints, limits(), Arc::new(|_, _, _| {}), pulse);
+        let error = started.err().expect("an error");
         let message = format!("{error:#}");
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message:?}");
@@ -823,7 +826,8 @@ impl Export {
             let ledger = Arc::clone(&ledger);
             Arc::new(move |signal, outcome, _| ledger.lock().unwrap().push((signal, outcome)))
         };
-        let exporter = Exporter::start(endpoints, limits, report).unwrap();
+        let exporter =
+            Exporter::start(endpoints, limits, report, Health::default().start(Part::Export)).unwrap();
         Export { exporter, ledger }
     }
 

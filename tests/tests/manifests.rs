@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::agent::{self, STOP_MAX};
+use tests::agent::{self, Agent, STOP_MAX};
 use tests::bundle::Bundle;
 use tests::cgroup::ContainerCgroup;
 use tests::container::Container;
@@ -427,6 +427,36 @@ fn the_agent_takes_the_charts_configurations() {
         tools::write_file(&path, file.as_bytes());
         let finished = agent::run_to_end(&["config", "print", "--config", utf8(&path)], STOP_MAX);
         assert_eq!(finished.code, Some(0), "{set}: {file}\n{}", finished.stderr);
+    }
+}
+
+/// With all values switched on, on nodes of both kinds of addresses.
+#[test]
+fn the_agent_takes_the_charts_environment() {
+    let helm = tools::require("helm", "npm, then run cargo xtask setup");
+    let template =
+        ["template", "kansoku", "manifests/helm/kansoku", "--show-only", "templates/daemonset.yaml"];
+    let values = ["--values", "manifests/helm/kansoku/ci/everything-values.yaml"];
+    let mut helm = Command::new(&helm);
+    let text = tools::succeed(helm.args(template).args(values).current_dir(repository())).stdout;
+    let daemonset: Value = serde_saphyr::from_str(&String::from_utf8_lossy(&text)).expect("a DaemonSet");
+    let container = &daemonset["spec"]["template"]["spec"]["containers"][0];
+    let variables: Vec<(&str, &str)> = container["env"]
+        .as_array()
+        .expect("variables")
+        .iter()
+        .filter_map(|variable| Some((variable["name"].as_str()?, variable["value"].as_str()?)))
+        .collect();
+    for (address, kubelet) in
+        [("10.0.0.7", "https://[10.0.0.7]:10250/metrics"), ("fd00::7", "https://[fd00::7]:10250/metrics")]
+    {
+        let mut agent = agent::command(&["config", "print"]);
+        // As the kubelet expands them.
+        agent.envs(variables.iter().map(|(name, value)| (name, value.replace("$(HOST_IP)", address))));
+        let finished = Agent::spawn(agent).finish(STOP_MAX);
+        assert_eq!(finished.code, Some(0), "{address}: {}", finished.stderr);
+        let printed = String::from_utf8_lossy(&finished.stdout);
+        assert!(printed.contains(kubelet), "{address}: {printed}");
     }
 }
 
