@@ -124,6 +124,10 @@ pub struct ConnectionState {
     pub transport: u32,
     /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
     pub used_s: u32,
+    /// Turns of direction until the last message that found room in the ring, it included.
+    pub told_turns: u32,
+    /// The [`Way`] of the first message, or a number that is none.
+    pub first_way: u32,
 }
 
 /// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is
@@ -259,6 +263,8 @@ pub struct CloseRecord {
     pub role: u32,
     /// Its ends.
     pub ends: Ends,
+    /// Exchanges that began after the last message that found room in the ring.
+    pub untold_exchanges: u64,
 }
 
 impl<'a> Message<'a> {

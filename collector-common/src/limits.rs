@@ -117,11 +117,17 @@ pub const PATH_NAME_BYTES: usize = 64;
 pub const FILES_MAX: u32 = 4096;
 
 /// Bytes of the ring for connections and what is said over them.
-pub const FLOW_RING_BYTES: u32 = 2 * 1024 * 1024;
+pub const FLOW_RING_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Bytes of it that messages leave for the beginnings and ends of connections, which say how many messages were lost: some
 /// thousand of them.
 pub const FLOW_RING_RESERVE_BYTES: u32 = FLOW_RING_BYTES / 8;
+
+/// Bytes of it from which on the daemon is woken, and how many more there may be until it is not any more: what some CPUs
+/// write at once that have all seen less than the mark.
+pub const FLOW_RING_WAKE_BYTES: u32 = FLOW_RING_BYTES / 16;
+/// See [`FLOW_RING_WAKE_BYTES`].
+pub const FLOW_RING_WAKE_WIDTH_BYTES: u32 = 8 * CAPTURE_BYTES_MAX as u32;
 
 /// TCP connections that are followed at a time.
 pub const CONNECTIONS_MAX: u32 = 65_536;
@@ -187,6 +193,7 @@ const _: () = assert!(DESCRIPTORS_MAX.is_power_of_two() && EPOCHS_MAX.is_power_o
 const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_two());
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(FLOW_RING_BYTES.is_power_of_two());
+const _: () = assert!(FLOW_RING_WAKE_BYTES + FLOW_RING_WAKE_WIDTH_BYTES < FLOW_RING_BYTES / 2);
 const _: () = assert!(UNIX_SOCKETS_MAX.is_power_of_two());
 const _: () = assert!(DATAGRAM_SOCKETS_MAX.is_power_of_two() && DECISIONS_MAX.is_power_of_two());
 const _: () = assert!(THREAD_TIMES_MAX.is_power_of_two());

@@ -248,7 +248,7 @@ impl LossReason {
 pub enum KernelCounter {
     /// Records the programs wanted to send.
     Seen = 0,
-    /// Records lost as [`LossReason::RingFull`].
+    /// Records lost as [`LossReason::RingFull`]. Of exchanges those whose connection's end, which tells of them, was lost too.
     RingFull = 1,
     /// Records lost as [`LossReason::ScratchMissing`].
     ScratchMissing = 2,

@@ -1,16 +1,17 @@
 //! Sends a record to a ring or counts its loss: the only user of the rings and of the counters.
 //!
-//! Refuses: a record that is neither sent nor counted. Wake-ups too: the daemon drains on its own tick.
+//! Refuses: a record that is neither sent nor counted. Wake-ups too, but of a ring of connections that fills: the daemon drains
+//! on its own tick.
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use collector_common::limits::{
-    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, FLOW_RING_RESERVE_BYTES, PROCESS_RING_BYTES,
-    SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
+    CRASH_RING_BYTES, DETAIL_RING_BYTES, FLOW_RING_BYTES, FLOW_RING_RESERVE_BYTES, FLOW_RING_WAKE_BYTES,
+    FLOW_RING_WAKE_WIDTH_BYTES, PROCESS_RING_BYTES, SAMPLE_RING_BYTES_DEFAULT, SLOW_RING_BYTES,
 };
 use collector_common::loss::{KERNEL_COUNTERS, KernelCounter, Signal, kernel_counter};
 
@@ -37,12 +38,18 @@ static FLOW_RING: RingBuf = RingBuf::with_byte_size(FLOW_RING_BYTES, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KERNEL_COUNTERS, 0);
 
-/// Counts one event of a signal. Atomic: a program may be preempted by another one on its CPU.
+/// Counts one event of a signal.
 #[inline(always)]
 pub fn count(signal: Signal, counter: KernelCounter) {
+    count_several(signal, counter, 1);
+}
+
+/// Counts events of a signal. Atomic: a program may be preempted by another one on its CPU.
+#[inline(always)]
+pub fn count_several(signal: Signal, counter: KernelCounter, events: u64) {
     if let Some(slot) = COUNTERS.get_ptr_mut(kernel_counter(signal, counter)) {
         // SAFETY: the map look-up gave a valid, aligned pointer to this CPU's u64, which lives as long as the program.
-        unsafe { atomic::add(slot, 1) };
+        unsafe { atomic::add(slot, events) };
     }
 }
 
@@ -70,46 +77,65 @@ pub fn process_record<T>(record: &T) {
 /// `fill` must write the head and every field whose bytes mean something; the rest is what an older record left.
 #[inline(always)]
 pub fn process_record_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&PROCESS_RING, Signal::Process, fill);
+    let _counted = in_place(&PROCESS_RING, Signal::Process, BPF_RB_NO_WAKEUP, fill);
 }
 
 /// Sends a death, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn death_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&CRASH_RING, Signal::Crash, fill);
+    let _counted = in_place(&CRASH_RING, Signal::Crash, BPF_RB_NO_WAKEUP, fill);
 }
 
 /// Sends the details of a fatal signal, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&DETAIL_RING, Signal::CrashDetail, fill);
+    let _counted = in_place(&DETAIL_RING, Signal::CrashDetail, BPF_RB_NO_WAKEUP, fill);
 }
 
 /// Sends a slow operation, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&SLOW_RING, Signal::SlowOperation, fill);
+    let _counted = in_place(&SLOW_RING, Signal::SlowOperation, BPF_RB_NO_WAKEUP, fill);
 }
 
-/// Sends a message of a connection, as [`process_record_in_place`] does, as long as there is room for more than messages.
+/// Sends a message of a connection, as [`process_record_in_place`] does, as long as there is room for more than messages; whether
+/// there was.
 #[inline(always)]
-pub fn message_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    // SAFETY: the map is a ring.
-    let used_bytes = unsafe {
-        bpf_ringbuf_query(core::ptr::addr_of!(FLOW_RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA))
-    };
-    if used_bytes <= u64::from(FLOW_RING_BYTES - FLOW_RING_RESERVE_BYTES) {
-        let _counted = flow_in_place(fill);
-    } else {
-        count(Signal::Flow, KernelCounter::Seen);
-        count(Signal::Flow, KernelCounter::RingFull);
+pub fn message_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
+    let used_bytes = flow_ring_used_bytes();
+    if used_bytes > u64::from(FLOW_RING_BYTES - FLOW_RING_RESERVE_BYTES) {
+        message_lost();
+        return false;
     }
+    in_place(&FLOW_RING, Signal::Flow, flow_wakeup(used_bytes), fill)
+}
+
+/// Counts a message of a connection that is not sent.
+#[inline(always)]
+pub fn message_lost() {
+    count(Signal::Flow, KernelCounter::Seen);
+    count(Signal::Flow, KernelCounter::RingFull);
 }
 
 /// Sends the beginning or the end of a connection, as [`process_record_in_place`] does; whether there was room.
 #[inline(always)]
 pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
-    in_place(&FLOW_RING, Signal::Flow, fill)
+    in_place(&FLOW_RING, Signal::Flow, flow_wakeup(flow_ring_used_bytes()), fill)
+}
+
+#[inline(always)]
+fn flow_ring_used_bytes() -> u64 {
+    // SAFETY: the map is a ring.
+    unsafe {
+        bpf_ringbuf_query(core::ptr::addr_of!(FLOW_RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA))
+    }
+}
+
+/// Whether the daemon is woken: when the ring gets past a mark, not with each record behind it, for then it drains already.
+#[inline(always)]
+fn flow_wakeup(used_bytes: u64) -> u32 {
+    let past = used_bytes.wrapping_sub(u64::from(FLOW_RING_WAKE_BYTES));
+    if past < u64::from(FLOW_RING_WAKE_WIDTH_BYTES) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
 }
 
 /// Sends a detail that stands in a map.
@@ -135,12 +161,17 @@ pub unsafe fn detail<T>(record: *const T) {
 }
 
 #[inline(always)]
-fn in_place<T: 'static>(ring: &'static RingBuf, signal: Signal, fill: impl FnOnce(*mut T)) -> bool {
+fn in_place<T: 'static>(
+    ring: &'static RingBuf,
+    signal: Signal,
+    wakeup: u32,
+    fill: impl FnOnce(*mut T),
+) -> bool {
     count(signal, KernelCounter::Seen);
     match ring.reserve::<T>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
-            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+            entry.submit(u64::from(wakeup));
             true
         }
         None => {

@@ -21,8 +21,8 @@ use aya_ebpf::programs::RawTracePointContext;
 use collector_common::flow::Way;
 
 use crate::arch;
-use crate::io;
 use crate::task::{self, Thread};
+use crate::{emit, io};
 
 /// 1 if connections are followed.
 #[unsafe(no_mangle)]
@@ -113,18 +113,26 @@ fn on_transfer(
     }
     let Some(connection) = connection::of(sock, is_typed) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of a map.
-    let message = unsafe {
-        connection::keep_owner(connection, sock, tgid, is_typed);
-        connection::count(connection, length, way)
+    let (is_owned, message) = unsafe {
+        let is_owned = connection::keep_owner(connection, sock, tgid, is_typed);
+        (is_owned, connection::count(connection, length, way))
     };
-    if message.wanted_bytes != 0 {
-        let registers = registers();
-        if is_typed && way as u32 == Way::Sent as u32 && message.is_datagram && !ends::is_connected(sock) {
-            addressee::tell(&message, registers, is_typed);
-        }
-        let source = capture::Source::of(registers, is_typed, message.number_in_call);
-        let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
-        capture::send(&message, way, &source, &caller);
+    if message.wanted_bytes == 0 {
+        return;
+    }
+    if !is_owned {
+        // Nobody would know whose it is.
+        return emit::message_lost();
+    }
+    let registers = registers();
+    if is_typed && way as u32 == Way::Sent as u32 && message.is_datagram && !ends::is_connected(sock) {
+        addressee::tell(&message, registers, is_typed);
+    }
+    let source = capture::Source::of(registers, is_typed, message.number_in_call);
+    let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
+    if capture::send(&message, way, &source, &caller) {
+        // SAFETY: as above.
+        unsafe { connection::has_told(connection, &message) };
     }
 }
 

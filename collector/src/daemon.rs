@@ -18,7 +18,7 @@ use crate::dump::Store;
 use crate::dump::socket::Outcomes;
 use crate::health::{Part, Pulse};
 use crate::io::Io;
-use crate::kernel::{Hook, Kernel, KernelOptions, SampleSource};
+use crate::kernel::{Alarm, Hook, Kernel, KernelOptions, SampleSource};
 use crate::loss::Ledger;
 use crate::meter::{Meter, News};
 use crate::pipeline::{Flush, Pipeline, PipelineOptions};
@@ -75,6 +75,8 @@ pub trait Sink: Send + 'static {
 /// A running agent.
 pub struct Daemon<S> {
     stop: Arc<AtomicBool>,
+    /// Ends the pipeline's pause.
+    alarm: Arc<Alarm>,
     pipeline: JoinHandle<()>,
     symbolizer: JoinHandle<S>,
     meter: Option<JoinHandle<()>>,
@@ -130,17 +132,21 @@ impl<S: Sink> Daemon<S> {
             }
             None => (None, None),
         };
-        let pipeline_stop = Arc::clone(&stop);
+        let alarm = Arc::new(Alarm::new()?);
+        let (pipeline_stop, pipeline_alarm) = (Arc::clone(&stop), Arc::clone(&alarm));
         let pipeline_ledger = Arc::clone(&ledger);
         let pulse = health.start(Part::Pipeline);
         let pipeline = Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || {
-                Pipeline::new(kernel, pipeline, crashes, output, news, pipeline_ledger)
-                    .run(&pipeline_stop, &pulse)
+                Pipeline::new(kernel, pipeline, crashes, output, news, pipeline_ledger).run(
+                    &pipeline_stop,
+                    &pipeline_alarm,
+                    &pulse,
+                )
             })
             .context("cannot start the pipeline's thread")?;
-        Ok(Self { stop, pipeline, symbolizer, meter, reporter, ledger, hooks, sample_source })
+        Ok(Self { stop, alarm, pipeline, symbolizer, meter, reporter, ledger, hooks, sample_source })
     }
 
     /// What was tried and taken to hook into the kernel.
@@ -175,7 +181,7 @@ impl<S: Sink> Daemon<S> {
     /// If a thread panicked: its name is in the error.
     pub fn stop(self) -> Result<(S, Option<Box<dyn CrashSink>>)> {
         self.stop.store(true, Ordering::Relaxed);
-        self.pipeline.thread().unpark();
+        self.alarm.ring();
         let pipeline = self.pipeline.join();
         let sink = self.symbolizer.join();
         let crash_sink = self.reporter.map(JoinHandle::join).transpose();

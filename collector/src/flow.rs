@@ -22,7 +22,9 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use collector_common::flow::{AddresseeRecord, CloseRecord, Message, OpenRecord, Role, UnixOpenRecord};
+use collector_common::flow::{
+    AddresseeRecord, CloseRecord, ConnectionState, Message, OpenRecord, Role, UnixOpenRecord,
+};
 use collector_common::limits::SILENCE_S;
 
 use crate::address;
@@ -75,6 +77,15 @@ pub struct FlowOptions {
     pub counts_polls: bool,
 }
 
+/// What of connections found no room in the kernel's ring since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowLosses {
+    /// Records.
+    pub records: u64,
+    /// Exchanges that nothing else tells of: they and the end of their connection were lost.
+    pub exchanges: u64,
+}
+
 /// How many bytes of a connection's messages are wanted from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -108,6 +119,9 @@ pub struct Flows {
     output: Output,
     sweep_ns: u64,
     counted_ns: u64,
+    losses: FlowLosses,
+    /// When it was last seen that records were lost.
+    lost_ns: u64,
     ledger: Arc<Ledger>,
 }
 
@@ -141,6 +155,8 @@ impl Flows {
             output: Output::default(),
             sweep_ns: 0,
             counted_ns: 0,
+            losses: FlowLosses::default(),
+            lost_ns: 0,
             ledger,
         }
     }
@@ -251,10 +267,14 @@ impl Flows {
             self.networks.closed(connection, peer, record);
             self.count_lost(lost);
             self.settle_output(record.connection, record.head.time_ns);
-        } else if record.role == Role::Client as u32 && record.opened_ns == 0 && record.begun_ns != 0 {
-            let process = processes.get(record.tgid).map(|process| Arc::clone(&process.subject));
-            let whose = process.or_else(|| processes.subject_of_cgroup(record.cgroup_id));
-            self.networks.failed(whose, record);
+        } else {
+            // Whatever told of it was lost.
+            self.count_lost(record.untold_exchanges);
+            if record.role == Role::Client as u32 && record.opened_ns == 0 && record.begun_ns != 0 {
+                let process = processes.get(record.tgid).map(|process| Arc::clone(&process.subject));
+                let whose = process.or_else(|| processes.subject_of_cgroup(record.cgroup_id));
+                self.networks.failed(whose, record);
+            }
         }
         if let Some(connection) = self.connections.remove(&record.connection) {
             self.states.set(record.connection, 0);
@@ -262,13 +282,23 @@ impl Flows {
         }
     }
 
+    /// What the kernel side lost until now.
+    pub fn on_losses(&mut self, losses: FlowLosses, now_ns: u64) {
+        if losses.records != self.losses.records {
+            self.lost_ns = now_ns;
+        }
+        self.count_lost(losses.exchanges.saturating_sub(self.losses.exchanges));
+        self.losses = losses;
+    }
+
     /// Asks how much has moved over each connection until now: the kernel's key, the connection's number, and whether it is of
     /// datagrams. Does nothing soon after the last time.
-    pub fn count_moved(&mut self, now_ns: u64, moved: impl Fn(u64, u64, bool) -> Option<[u64; 2]>) {
+    pub fn count_moved(&mut self, now_ns: u64, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
         if now_ns.saturating_sub(self.counted_ns) < COUNT_NS {
             return;
         }
         self.counted_ns = now_ns;
+        let mut ended = Vec::new();
         for (number, connection) in &mut self.connections {
             // Somebody may be about to take it up, who shall have opened it.
             let is_new = now_ns.saturating_sub(connection.last_ns) < UNOWNED_NS;
@@ -276,11 +306,47 @@ impl Flows {
                 continue;
             }
             self.networks.place(connection, now_ns);
-            let Some(moved) = moved(connection.key, *number, connection.is_datagram()) else { continue };
+            let Some(state) = state(connection.key, *number, connection.is_datagram()) else {
+                // Its end is on its way; if it was on its way the last time too, it was lost.
+                if connection.tells_end() && std::mem::replace(&mut connection.is_gone, true) {
+                    ended.push(*number);
+                }
+                continue;
+            };
             let peer = self.linker.other_end(connection).map(|other| Arc::clone(&other.subject));
-            if self.networks.moved(connection, peer, moved, now_ns) {
+            if self.networks.moved(connection, peer, state.moved, now_ns) {
                 connection.last_ns = now_ns;
             }
+        }
+        for number in ended {
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.abandon(&mut self.output);
+            }
+            self.forget(number, now_ns);
+        }
+    }
+
+    /// Counts what was lost of connections that go on.
+    pub fn catch_up(&mut self, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
+        let mut lost = 0;
+        for (number, connection) in &mut self.connections {
+            if let Some(state) = state(connection.key, *number, connection.is_datagram()) {
+                connection.catch_up(state.messages, state.turns);
+                lost += connection.take_lost_exchanges();
+            }
+        }
+        self.count_lost(lost);
+    }
+
+    /// A connection has ended, which nobody told.
+    fn forget(&mut self, number: u64, now_ns: u64) {
+        if let Some(connection) = self.connections.get_mut(&number) {
+            self.networks.forgotten(connection, now_ns);
+        }
+        self.settle_output(number, now_ns);
+        if let Some(connection) = self.connections.remove(&number) {
+            self.states.set(number, 0);
+            self.linker.on_close(&connection, now_ns);
         }
     }
 
@@ -419,14 +485,14 @@ impl Flows {
             .collect();
         for number in idle {
             if let Some(connection) = self.connections.get_mut(&number) {
-                connection.finish(now_ns, &mut self.output);
-                self.networks.forgotten(connection, now_ns);
+                if connection.heard_ns <= self.lost_ns {
+                    // What it waits for may be among what was lost.
+                    connection.abandon(&mut self.output);
+                } else {
+                    connection.finish(now_ns, &mut self.output);
+                }
             }
-            self.settle_output(number, now_ns);
-            if let Some(connection) = self.connections.remove(&number) {
-                self.states.set(number, 0);
-                self.linker.on_close(&connection, now_ns);
-            }
+            self.forget(number, now_ns);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every hook has a fallback that is chosen by trying, and no single hook is fatal: what was tried, taken and lost is
 //! kept as [`Hook`]s for `kansoku doctor`. Refuses: what the records mean.
 
+mod alarm;
 mod batch;
 mod btf;
 mod bus_error;
@@ -25,6 +26,7 @@ mod sideband;
 mod stderr_tails;
 mod syscalls;
 
+pub use alarm::Alarm;
 pub use bus_error::{pages_replaced, survive_truncated_files};
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
 pub use duty::{Costs, Watched, WatchedTime};

@@ -21,7 +21,7 @@ use crate::flow::{FlowOptions, Flows, Serving};
 use crate::health::Pulse;
 use crate::identity::{Names, PeerFeed, Subject};
 use crate::io::{PendingOperation, SlowOperations};
-use crate::kernel::{Arrival, Inbox, Kernel};
+use crate::kernel::{Alarm, Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::News;
 use crate::process::ProcessTable;
@@ -29,12 +29,12 @@ use crate::profile::{Profile, Window};
 use crate::telemetry::Span;
 use naming::Naming;
 
-/// How often the rings are drained. They hold half a second.
+/// How often the rings are drained. They hold half a second; that of connections wakes the loop when it fills sooner.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The same while a lot is said over connections, and from how many bytes of it in one turn on: an eighth of the ring.
+/// The same while a lot is said over connections, and from how many bytes of it in one turn on: a sixteenth of the ring.
 const BUSY_TURN: Duration = Duration::from_millis(10);
-const BUSY_BYTES: u64 = FLOW_RING_BYTES as u64 / 8;
+const BUSY_BYTES: u64 = FLOW_RING_BYTES as u64 / 16;
 
 /// How often CPUs that came or went are looked for.
 const CPU_CHECK_NS: u64 = 1_000_000_000;
@@ -181,11 +181,14 @@ impl Pipeline {
         }
     }
 
-    /// Runs until `stop` is set, then detaches, drains what is left, and flushes the last window.
-    pub fn run(mut self, stop: &AtomicBool, pulse: &Pulse) {
+    /// Runs until `stop` is set, which `alarm` tells, then detaches, drains what is left, and flushes the last window.
+    pub fn run(mut self, stop: &AtomicBool, alarm: &Alarm, pulse: &Pulse) {
+        if let Err(error) = self.kernel.wake(alarm) {
+            tracing::warn!(%error, "bursts of what is said over connections are seen late");
+        }
         let mut pause = TURN;
         while !stop.load(Ordering::Relaxed) {
-            std::thread::park_timeout(pause);
+            alarm.pause(pause);
             pause = self.turn();
             pulse.beat(monotonic_ns());
         }
@@ -193,6 +196,7 @@ impl Pipeline {
         std::thread::sleep(SETTLE);
         while self.drain(u64::MAX) {}
         while self.drain_flows().1 {}
+        self.count_flow_losses(monotonic_ns());
         self.tell_deaths(u64::MAX);
         self.tell_placements();
         self.flush(monotonic_ns(), true);
@@ -207,6 +211,7 @@ impl Pipeline {
         self.drain(now_ns);
         self.hear_peers(now_ns);
         let (flow_bytes, _) = self.drain_flows();
+        self.count_flow_losses(now_ns);
         if let Some(flows) = &mut self.flows {
             flows.turn(now_ns);
             if let Some(share) = flows.new_skip_share(now_ns, self.kernel.skipped_exchanges()) {
@@ -267,6 +272,13 @@ impl Pipeline {
             kernel.decide(decision);
         }
         drained
+    }
+
+    /// What the kernel side could not tell of connections is known by its number.
+    fn count_flow_losses(&mut self, now_ns: u64) {
+        if let Some(flows) = &mut self.flows {
+            flows.on_losses(self.kernel.flow_losses(), now_ns);
+        }
     }
 
     /// Takes what arrived and applies what is due; returns whether more may be left in the rings.
@@ -331,7 +343,11 @@ impl Pipeline {
         self.window_start_ns = now_ns;
         self.kernel.update_ledger();
         if let Some(flows) = &mut self.flows {
-            flows.count_moved(now_ns, |key, number, is_datagram| self.kernel.moved(key, number, is_datagram));
+            let state = |key, number, is_datagram| self.kernel.connection(key, number, is_datagram);
+            flows.count_moved(now_ns, state);
+            if is_last {
+                flows.catch_up(state);
+            }
         }
         self.tell_metrics(is_last);
         let offset_ns = clocks().monotonic_to_unix_ns;

@@ -61,6 +61,8 @@ struct Advance {
     is_turn: bool,
     /// Whether it turned more often than that, so that messages of both directions are missing.
     has_lost_turns: bool,
+    /// Whether what waits for a response may have got it, or a part of it, among what is missing.
+    may_be_answered: bool,
 }
 
 /// What one direction began with, too short to show a protocol.
@@ -92,8 +94,12 @@ pub struct Connection {
     pub account: Option<Account>,
     /// Who began it, as far as it is known.
     pub role: Role,
-    /// When something was last said.
+    /// When it was last seen to be used.
     pub last_ns: u64,
+    /// When something was last said.
+    pub heard_ns: u64,
+    /// Whether the kernel side was found without it.
+    pub is_gone: bool,
     /// Who calls whom over it, once that was asked.
     pub edge: Option<EdgeId>,
     /// Who is at the other end, once that is known.
@@ -112,6 +118,8 @@ pub struct Connection {
     last_turns: u32,
     last_direction: Option<Direction>,
     lost_exchanges: u64,
+    /// Exchanges of which nothing came while no protocol was known.
+    unproven_exchanges: u64,
 }
 
 impl Connection {
@@ -129,6 +137,8 @@ impl Connection {
             account: None,
             role: role_of(record.role),
             last_ns: record.head.time_ns,
+            heard_ns: record.head.time_ns,
+            is_gone: false,
             edge: None,
             peer: None,
             began_ns: record.head.time_ns,
@@ -137,18 +147,21 @@ impl Connection {
             parser: None,
             opening: None,
             unrecognised: 0,
-            positions: [None; 2],
+            // Those of a stream are known from its begin on.
+            positions: [(record.ends.protocol != UDP).then_some(0); 2],
             last_number: 0,
             last_turns: 0,
             last_direction: None,
             lost_exchanges: 0,
+            unproven_exchanges: 0,
         }
     }
 
     /// Likewise, of Unix sockets.
     pub fn of_unix(record: &UnixOpenRecord, owner: (Arc<Subject>, Arc<ProcessName>)) -> Self {
         let path = record.path.get(..record.path_bytes as usize).unwrap_or_default();
-        Self { path: Some(path_of(path)), ..Self::new(&record.open, owner, true) }
+        let path = Some(path_of(path));
+        Self { path, positions: [None; 2], ..Self::new(&record.open, owner, true) }
     }
 
     /// A process takes it up, or goes on with it.
@@ -236,11 +249,12 @@ impl Connection {
     pub fn take(&mut self, message: &Message<'_>, output: &mut Output) -> Verdict {
         let head = message.head;
         self.last_ns = head.head.time_ns;
+        self.heard_ns = head.head.time_ns;
         let way = if head.way == Way::Sent as u16 { Way::Sent } else { Way::Received };
         if head.is_after_skip != 0 {
             self.resume(output);
         }
-        let Advance { gap, is_turn, has_lost_turns } = self.advance(message, way);
+        let Advance { gap, is_turn, has_lost_turns, may_be_answered } = self.advance(message, way);
         if self.parser.is_none() {
             let goes_on = gap == 0 && !is_turn;
             return self.recognise(message, way, goes_on, output);
@@ -249,10 +263,14 @@ impl Connection {
         let direction = self.direction(way);
         let Some(parser) = &mut self.parser else { return Verdict::Wait };
         let hole = |missing| Piece { bytes: &[], missing, is_turn: false, mark };
+        if may_be_answered {
+            // What comes now may answer something else.
+            give_up(parser, head.head.time_ns, output);
+            self.positions[1 - way as usize] = None;
+        }
         if has_lost_turns {
             // It lies before this message, and how long it is only the next one of its direction could tell.
             parser.take(direction.opposite(), hole(HOLE_BYTES), output);
-            self.positions[1 - way as usize] = None;
         }
         if gap > 0 {
             parser.take(direction, hole(gap), output);
@@ -266,17 +284,40 @@ impl Connection {
 
     /// It ended, after so many messages and turns: what waits for a response gets none, unless that one was lost.
     pub fn close(&mut self, record: &CloseRecord, output: &mut Output) {
-        if record.messages != self.last_number && self.last_number != 0 && self.parser.is_some() {
-            let turned = record.turns.wrapping_sub(self.last_turns);
-            // Directions alternate, and the first one in the hole is the other one than the last that was seen.
-            let begins_with_request = self.last_direction == Some(Direction::Response);
-            self.lost_exchanges += u64::from((turned + u32::from(begins_with_request)) / 2);
-            // The response that is waited for may be among what did not come.
-            if let Some(parser) = self.parser.as_mut().filter(|_| turned > 0 || begins_with_request) {
-                return give_up(parser, record.head.time_ns, output);
-            }
+        let may_be_answered = self.catch_up(record.messages, record.turns);
+        match &mut self.parser {
+            Some(parser) if may_be_answered => give_up(parser, record.head.time_ns, output),
+            _ => self.finish(record.head.time_ns, output),
         }
-        self.finish(record.head.time_ns, output);
+    }
+
+    /// There were so many messages and turns until now. Counts the exchanges of which nothing came; whether the response that is
+    /// waited for may be among what did not come.
+    pub fn catch_up(&mut self, messages: u32, turns: u32) -> bool {
+        if !self.may_speak() {
+            return false;
+        }
+        // What it was that nobody saw, nobody knows: better a loss too many than one that is hidden.
+        self.lost_exchanges += std::mem::take(&mut self.unproven_exchanges);
+        if messages == self.last_number || !self.counts_from_begin() {
+            return false;
+        }
+        let turned = turns.wrapping_sub(self.last_turns);
+        // Directions alternate, and the first one in the hole is the other one than the last that was seen.
+        let begins_with_request = self.last_direction != Some(Direction::Request);
+        self.lost_exchanges += u64::from((turned + u32::from(begins_with_request)) / 2);
+        turned > 0 || begins_with_request
+    }
+
+    /// Whether it speaks a known protocol, or nothing that was seen since its begin says that it does not.
+    fn may_speak(&self) -> bool {
+        let is_unheard = self.role != Role::Unknown && (self.unrecognised == 0 || self.opening.is_some());
+        self.parser.is_some() || is_unheard
+    }
+
+    /// Whether it is known how many messages there were before the first one that came: other sockets are forgotten and told anew.
+    fn counts_from_begin(&self) -> bool {
+        self.last_number != 0 || self.tells_end()
     }
 
     /// Nothing more will come of it: what waits for a response gets none.
@@ -356,20 +397,32 @@ impl Connection {
     fn advance(&mut self, message: &Message<'_>, way: Way) -> Advance {
         let head = message.head;
         let expected = self.positions[way as usize];
-        let gap = expected.map_or(0, |expected| head.position.saturating_sub(expected));
         self.positions[way as usize] = Some(head.position + u64::from(head.length));
         let turned = head.turns.wrapping_sub(self.last_turns);
-        let has_lost = head.number.wrapping_sub(self.last_number) > 1 && self.last_number != 0;
-        if has_lost && self.parser.is_some() {
+        let has_lost = head.number.wrapping_sub(self.last_number) > 1 && self.counts_from_begin();
+        let is_request = self.direction(way) == Direction::Request;
+        let gap = match expected {
+            Some(expected) => head.position.saturating_sub(expected),
+            // The begin of a response is among what is missing, as far as can be told.
+            None if has_lost && turned == 1 && !is_request => HOLE_BYTES,
+            None => 0,
+        };
+        if has_lost {
             // Directions alternate: every second turn in the hole began a request that nobody saw.
-            let is_request = self.direction(way) == Direction::Request;
             let turns = if is_request { turned.saturating_sub(1) } else { turned };
-            self.lost_exchanges += u64::from(turns / 2);
+            let lost =
+                if self.parser.is_some() { &mut self.lost_exchanges } else { &mut self.unproven_exchanges };
+            *lost += u64::from(turns / 2);
         }
         self.last_turns = head.turns;
         self.last_number = head.number;
         self.last_direction = Some(self.direction(way));
-        Advance { gap, is_turn: turned != 0, has_lost_turns: has_lost && turned > 1 }
+        Advance {
+            gap,
+            is_turn: turned != 0,
+            has_lost_turns: has_lost && turned > 1,
+            may_be_answered: has_lost && (turned > 1 || (turned == 1 && (is_request || gap > 0))),
+        }
     }
 
     /// Looks for a protocol. `goes_on` says that the message follows the one before without a gap or a turn.
@@ -408,6 +461,7 @@ impl Connection {
             return self.leave();
         }
         self.parser = Some(parser);
+        self.lost_exchanges += std::mem::take(&mut self.unproven_exchanges);
         let (requests, responses) = wanted_bytes(protocol);
         let (sent_bytes, received_bytes) =
             if self.role == Role::Server { (responses, requests) } else { (requests, responses) };
@@ -417,6 +471,7 @@ impl Connection {
     /// Nothing more is wanted of it, and no protocol is looked for any more.
     fn leave(&mut self) -> Verdict {
         self.parser = None;
+        self.unproven_exchanges = 0;
         self.unrecognised = UNRECOGNISED_MAX + 1;
         Verdict::Want { sent_bytes: 0, received_bytes: 0 }
     }
@@ -604,6 +659,85 @@ mod tests {
     }
 
     #[test]
+    fn after_lost_responses_nothing_gets_that_of_another() {
+        use Way::{Received, Sent};
+        let (request, response) = (GET.len() as u64, OK.len() as u64);
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        let requests = [0u32, 1, 2]
+            .map(|index| (Received, GET, 2 * index + 1, 2 * index + 1, u64::from(index) * request));
+        for said in requests.into_iter().chain([(Sent, OK, 6, 6, 2 * response)]) {
+            say(&mut connection, said, &mut output);
+        }
+        assert_eq!((output.exchanges.len(), output.abandoned), (1, 2));
+        assert_eq!(output.exchanges[0].request.first.position, 2 * request);
+    }
+
+    #[test]
+    fn the_rest_of_a_response_whose_head_was_lost_is_counted_once() {
+        use Way::{Received, Sent};
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        for said in [(Received, GET, 1, 1, 0), (Sent, &b"rows"[..], 3, 2, 50)] {
+            say(&mut connection, said, &mut output);
+        }
+        assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (0, 1, 0));
+    }
+
+    #[test]
+    fn the_rest_of_a_word_is_no_method() {
+        use Way::{Received, Sent};
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        let (request, response) = (GET.len() as u64, OK.len() as u64);
+        let rest = [(Received, &GET[1..], 4, 3, request + 1), (Sent, OK, 5, 4, response)];
+        for said in [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)].into_iter().chain(rest) {
+            say(&mut connection, said, &mut output);
+        }
+        assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_response_whose_rest_was_lost_does_not_end_with_the_next_one() {
+        use Way::{Received, Sent};
+        let head: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        let second = [(Received, GET, 4, 3, GET.len() as u64), (Sent, OK, 5, 4, head.len() as u64 + 4)];
+        for said in [(Received, GET, 1, 1, 0), (Sent, head, 2, 2, 0)].into_iter().chain(second) {
+            say(&mut connection, said, &mut output);
+        }
+        assert_eq!((output.exchanges.len(), output.abandoned), (1, 1));
+        assert_eq!(output.exchanges[0].request.first.position, GET.len() as u64);
+    }
+
+    #[test]
+    fn a_connection_of_which_nothing_came_may_have_spoken() {
+        for (unrecognised, turns, expected) in [(0, 0, 0), (0, 1, 1), (0, 2, 1), (0, 5, 3), (1, 5, 0)] {
+            let mut connection = open(Role::Server);
+            let mut output = Output::default();
+            for number in 1..=unrecognised {
+                let said: Said = (Way::Received, b"\x01\x02garbage, longer than an opening", number, 1, 0);
+                say(&mut connection, said, &mut output);
+            }
+            let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
+            let messages = unrecognised + turns;
+            let record = CloseRecord { head, connection: 5, messages, turns, ..CloseRecord::new_zeroed() };
+            connection.close(&record, &mut output);
+            assert_eq!(connection.take_lost_exchanges(), expected, "{unrecognised} came, {turns} turns");
+        }
+    }
+
+    #[test]
+    fn what_was_lost_before_a_protocol_was_known_is_counted_once_it_is() {
+        use Way::{Received, Sent};
+        let (request, response) = (GET.len() as u64, OK.len() as u64);
+        check(Role::Server, &[(Sent, OK, 2, 2, 0)], 0, 1, Role::Server);
+        let third = [(Received, GET, 5, 5, 2 * request), (Sent, OK, 6, 6, 2 * response)];
+        check(Role::Server, &third, 1, 2, Role::Server);
+    }
+
+    #[test]
     fn requests_of_one_piece_have_places_of_their_own() {
         let mut connection = open(Role::Server);
         let mut output = Output::default();
@@ -659,10 +793,9 @@ mod tests {
             let mut connection = open(if is_server { Role::Server } else { Role::Client });
             let mut output = Output::default();
             let (mut lost, mut number, mut exchanges, mut has_skipped) = (0, 0, 0, false);
-            // The first exchange tells the protocol.
-            let fates = std::iter::once(&(false, false, false)).chain(&fates);
-            for (index, (is_left_out, is_request_lost, is_response_lost)) in fates.enumerate() {
-                if *is_left_out {
+            let mut is_recognised = false;
+            for (index, (is_left_out, is_request_lost, is_response_lost)) in fates.iter().enumerate() {
+                if *is_left_out && is_recognised {
                     has_skipped = true;
                     continue;
                 }
@@ -675,6 +808,7 @@ mod tests {
                         let said = (way, bytes, number, number, position);
                         say_after(&mut connection, said, is_after_skip, &mut output);
                         lost += connection.take_lost_exchanges();
+                        is_recognised = true;
                     }
                 }
             }
@@ -687,6 +821,12 @@ mod tests {
             };
             connection.close(&record, &mut output);
             lost += connection.take_lost_exchanges();
+            // Each has its own response.
+            for exchange in &output.exchanges {
+                let asked = exchange.request.first.position / GET.len() as u64;
+                let answered = exchange.response.map(|response| response.first.position / OK.len() as u64);
+                proptest::prop_assert_eq!(Some(asked), answered);
+            }
             let found = output.exchanges.len() as u64 + output.abandoned + lost;
             proptest::prop_assert_eq!(
                 found, exchanges, "{} out, {} abandoned, {} lost", output.exchanges.len(), output.abandoned, lost

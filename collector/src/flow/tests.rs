@@ -2,8 +2,10 @@
 
 use collector_common::event::{Head, Task};
 use collector_common::flow::{Ends as RawEnds, MessageHead, Way};
+use zerocopy::FromZeros;
 
 use super::*;
+use crate::identity::Names;
 use state::STATE_BYTES_MAX;
 
 fn flows(ledger: &Arc<Ledger>) -> Flows {
@@ -92,4 +94,66 @@ fn states_of_many_connections_are_bounded() {
     assert_eq!(broken(&ledger), dropped);
     waiting.into_iter().for_each(|number| flows.forget_state(number));
     assert_eq!(broken(&ledger), CONNECTIONS);
+}
+
+/// How many exchanges were lost because the kernel's ring was full.
+fn ring_full(ledger: &Ledger) -> u64 {
+    let lost = ledger.account(Signal::Span).lost;
+    lost.iter().filter(|(reason, _)| *reason == LossReason::RingFull).map(|loss| loss.1).sum()
+}
+
+/// Nothing of a connection came, or nothing of its end: what the kernel side says of it is counted, once.
+#[test]
+fn exchanges_of_connections_that_nobody_told_of_are_counted() {
+    let ledger = Arc::new(Ledger::default());
+    let mut flows = flows(&ledger);
+    let processes = ProcessTable::new(false, Names::default(), Arc::clone(&ledger));
+    let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
+    let record = CloseRecord { head, connection: 5, untold_exchanges: 3, ..CloseRecord::new_zeroed() };
+    flows.on_close(&record, &processes);
+    assert_eq!(ring_full(&ledger), 3);
+    let losses = FlowLosses { records: 9, exchanges: 4 };
+    flows.on_losses(losses, 100);
+    flows.on_losses(losses, 200);
+    assert_eq!(ring_full(&ledger), 7);
+}
+
+/// A connection whose end was lost is given up, and what waits in it for its response is no exchange without one.
+#[test]
+fn a_connection_whose_end_was_lost_is_found() {
+    let ledger = Arc::new(Ledger::default());
+    let mut flows = flows(&ledger);
+    open(&mut flows, 1);
+    send(&mut flows, 1, b"GET /orders HTTP/1.1\r\n\r\n", 1, 0);
+    let here = |_, number, _| {
+        Some(ConnectionState { number, messages: 1, turns: 1, ..ConnectionState::new_zeroed() })
+    };
+    for (count, is_here, expected) in [(1, true, 1), (2, false, 1), (3, false, 0)] {
+        let now_ns = count * COUNT_NS + UNOWNED_NS;
+        flows.count_moved(now_ns, |key, number, is_datagram| {
+            here(key, number, is_datagram).filter(|_| is_here)
+        });
+        assert_eq!(flows.len(), expected, "count {count}");
+    }
+    let account = ledger.account(Signal::Span);
+    assert_eq!(account.lost, [(LossReason::ExchangeBroken, 1)]);
+    assert_eq!(account.represented, 0);
+}
+
+/// A datagram socket that says nothing more has no answer, unless it may have been lost.
+#[test]
+fn silence_after_a_loss_is_no_missing_response() {
+    for (is_lost, expected) in [(false, 0), (true, 1)] {
+        let ledger = Arc::new(Ledger::default());
+        let mut flows = flows(&ledger);
+        open(&mut flows, 1);
+        send(&mut flows, 1, b"GET /orders HTTP/1.1\r\n\r\n", 1, 0);
+        if is_lost {
+            flows.on_losses(FlowLosses { records: 1, exchanges: 0 }, 2);
+        }
+        flows.turn(2 * STREAM_IDLE_NS);
+        assert!(flows.is_empty());
+        let lost: u64 = ledger.account(Signal::Span).lost.iter().map(|loss| loss.1).sum();
+        assert_eq!((lost, ledger.account(Signal::Span).seen), (expected, 1));
+    }
 }

@@ -28,13 +28,13 @@ impl FlowMaps {
         })
     }
 
-    /// Bytes sent and received over a connection until now; `None` if another one is there, or none.
-    pub fn moved(&self, key: u64, number: u64, is_datagram: bool) -> Option<[u64; 2]> {
+    /// What the kernel side knows of a connection now; `None` if another one is there, or none.
+    pub fn state(&self, key: u64, number: u64, is_datagram: bool) -> Option<ConnectionState> {
         let state = if is_datagram {
             self.datagrams.get(&u32::try_from(key).ok()?, 0).ok()?
         } else {
             self.streams.get(&key, 0).ok()?
         };
-        (state.0.number == number).then_some(state.0.moved)
+        (state.0.number == number).then_some(state.0)
     }
 }

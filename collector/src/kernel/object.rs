@@ -12,10 +12,11 @@ use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError, RawTracePoi
 use aya::sys::{Stats, enable_stats};
 use aya::{BtfError, Ebpf, EbpfLoader};
 use collector_common::event::{self, Event};
-use collector_common::flow::pack_decision;
+use collector_common::flow::{ConnectionState, pack_decision};
 use collector_common::limits::{DECISIONS_MAX, PROCESS_RING_BYTES, place_of};
 use collector_common::loss::{KernelCounter, kernel_counter};
 
+use super::alarm::Alarm;
 use super::btf::Btf;
 use super::flow_maps::FlowMaps;
 use super::hook::Hook;
@@ -30,7 +31,7 @@ use super::sideband::Sideband;
 use super::stderr_tails::StderrTails;
 use super::syscalls::{SystemCallHooks, SystemCalls, Tap};
 use crate::clock::monotonic_ns;
-use crate::flow::Decision;
+use crate::flow::{Decision, FlowLosses};
 use crate::io::calls;
 use crate::loss::{Ledger, LossReason, Signal};
 
@@ -244,9 +245,26 @@ impl Kernel {
         (bytes, true)
     }
 
-    /// Bytes sent and received over a connection until now, by the key and number that it was told with; `None` if it is gone.
-    pub fn moved(&self, key: u64, number: u64, is_datagram: bool) -> Option<[u64; 2]> {
-        self.flows.moved(key, number, is_datagram)
+    /// What the kernel side knows of a connection now, by the key and number that it was told with; `None` if it is gone.
+    pub fn connection(&self, key: u64, number: u64, is_datagram: bool) -> Option<ConnectionState> {
+        self.flows.state(key, number, is_datagram)
+    }
+
+    /// What of connections found no room in their ring since the start.
+    pub fn flow_losses(&self) -> FlowLosses {
+        FlowLosses {
+            records: self.counter(Signal::Flow, KernelCounter::RingFull),
+            exchanges: self.counter(Signal::Span, KernelCounter::RingFull),
+        }
+    }
+
+    /// Wakes whoever waits there when the ring of connections fills.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not let it be watched.
+    pub fn wake(&self, alarm: &Alarm) -> Result<()> {
+        alarm.watch(&self.flow_ring)
     }
 
     /// Tells the kernel side which share of exchanges, of 2^32, to leave out.

@@ -71,12 +71,19 @@ pub fn detect(bytes: &[u8]) -> Option<Direction> {
     (is_request && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f)).then_some(Direction::Request)
 }
 
+/// Whether these bytes begin with a word that is no method that is known.
+fn begins_with_a_rest(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == b' ');
+    end.and_then(|end| bytes.get(..end)).is_some_and(|word| describe::known_method(word).is_none())
+}
+
 impl Http1 {
     /// Takes a piece.
     pub fn take(&mut self, direction: Direction, piece: Piece<'_>, output: &mut Output) -> Progress {
         if piece.is_turn {
             self.turn(direction, piece.bytes, output);
         }
+        self.stream(direction).is_behind_hole |= piece.bytes.is_empty() && piece.missing > 0;
         let mut input = Input { bytes: piece.bytes, missing: piece.missing, mark: piece.mark };
         while input.len() > 0 {
             let progress = match self.stream(direction).place {
@@ -235,6 +242,10 @@ impl Http1 {
         };
         let seen = ending.unwrap_or(Ending::Seen);
         match direction {
+            // What is behind a hole may be the rest of a word.
+            Direction::Request if self.requests.is_behind_hole && begins_with_a_rest(bytes) => {
+                output.rejected += 1
+            }
             Direction::Request => match head::request(bytes) {
                 Outcome::Whole(head, length) => {
                     enter(&mut self.requests, length);
@@ -258,7 +269,10 @@ impl Http1 {
                     return Some(self.open_response(&head, seen, true, output));
                 }
                 Outcome::Part(_) if ending.is_none() => return None,
-                Outcome::Part(_) | Outcome::Invalid => output.rejected += 1,
+                // The exchange of a rest is counted where its head was lost.
+                Outcome::Part(_) | Outcome::Invalid => {
+                    output.rejected += u64::from(!self.responses.is_behind_hole);
+                }
             },
         }
         self.lose(direction, output);
@@ -272,6 +286,7 @@ impl Http1 {
         is_partial: bool,
         output: &mut Output,
     ) {
+        self.requests.is_behind_hole = false;
         let body = request_body(head, ending, is_partial);
         let is_over = ending == Ending::Seen && body.is_none();
         self.requests.enter(body, ending);
@@ -308,6 +323,7 @@ impl Http1 {
         is_partial: bool,
         output: &mut Output,
     ) -> Progress {
+        self.responses.is_behind_hole = false;
         let status = head.status;
         let is_interim = (100..200).contains(&status) && status != 101;
         if is_interim {

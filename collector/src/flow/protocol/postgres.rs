@@ -34,6 +34,8 @@ pub struct Postgres {
     requests: Reader,
     responses: Reader,
     session: Session,
+    /// Whether bytes of answers were lost before what comes next, so that it may be the rest of a message.
+    is_behind_hole: bool,
 }
 
 impl Default for Postgres {
@@ -42,6 +44,7 @@ impl Default for Postgres {
             requests: Reader::new(Direction::Request),
             responses: Reader::new(Direction::Response),
             session: Session::default(),
+            is_behind_hole: false,
         }
     }
 }
@@ -57,6 +60,7 @@ impl Postgres {
         if piece.is_turn {
             reader.turn();
         }
+        self.is_behind_hole |= !is_request && piece.bytes.is_empty() && piece.missing > 0;
         let mut bytes = piece.bytes;
         if !is_request && reader.is_between() && self.session.take_negotiation(&mut bytes) == Progress::Leave
         {
@@ -66,9 +70,13 @@ impl Postgres {
             let mark = piece.mark_at(bytes);
             let message = match reader.step(&mut bytes, mark) {
                 Step::More => break,
-                Step::Message(message) => message,
+                Step::Message(message) => {
+                    self.is_behind_hole &= is_request;
+                    message
+                }
                 Step::Broken => {
-                    output.rejected += 1;
+                    // The exchange of an answer's rest is counted where its begin was lost.
+                    output.rejected += u64::from(is_request || !self.is_behind_hole);
                     reader.lose();
                     self.session.lose(is_request, piece.mark, output);
                     break;

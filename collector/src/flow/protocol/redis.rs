@@ -56,6 +56,8 @@ pub struct Redis {
     commands: Reader,
     replies: Reader,
     session: Session,
+    /// Whether bytes of replies were lost before what comes next, so that it may be the rest of a value.
+    is_behind_hole: bool,
 }
 
 /// Whether bytes begin a command or a reply. Errors and simple strings (`+OK`) are those of other protocols too.
@@ -117,18 +119,21 @@ impl Redis {
         if piece.is_turn {
             reader.turn();
         }
+        self.is_behind_hole |= !is_command && piece.bytes.is_empty() && piece.missing > 0;
         let mut bytes = piece.bytes;
         while !reader.is_lost() {
             let mark = piece.mark_at(bytes);
             match reader.step(&mut bytes, mark, is_command, self.session.is_known) {
                 Step::More => break,
                 Step::Value(value) => {
+                    self.is_behind_hole &= is_command;
                     if self.session.take(is_command, &value, output) == Progress::Leave {
                         return Progress::Leave;
                     }
                 }
                 Step::Broken => {
-                    output.rejected += 1;
+                    // The exchange of a reply's rest is counted where its begin was lost.
+                    output.rejected += u64::from(is_command || !self.is_behind_hole);
                     reader.lose(0, piece.mark);
                     self.session.lose(is_command, None);
                 }

@@ -25,6 +25,8 @@ pub struct Stream {
     pub has_turned: bool,
     /// Whether it did before this message.
     pub is_at_turn: bool,
+    /// Whether bytes were lost before what comes next, so that it may be a rest and no head.
+    pub is_behind_hole: bool,
 }
 
 /// Where in a stream.
