@@ -126,8 +126,8 @@ pub struct ConnectionState {
     pub used_s: u32,
     /// Turns of direction until the last message that found room in the ring, it included.
     pub told_turns: u32,
-    /// Nothing.
-    pub padding: u32,
+    /// The [`Way`] of the first message, or a number that is none.
+    pub first_way: u32,
 }
 
 /// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is

@@ -281,9 +281,14 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         if is_turn {
             (&raw mut (*connection).last_way).write(way as u32);
             (&raw mut (*connection).batch).write(0);
-            if begins_exchange((*connection).role, way) {
+            if (*connection).first_way == NO_WAY {
+                (&raw mut (*connection).first_way).write(way as u32);
+            }
+            if begins_exchange(connection, way) {
                 // An exchange is left out as a whole, or turns would be told that nobody can count.
                 let is_skipping = match wish {
+                    // Of one whose begin was not seen it may be a response, so that both ends would not agree.
+                    Wish::Bytes(_) if (*connection).role == Role::Unknown as u32 => false,
                     Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position),
                     Wish::Undecided => false,
                     Wish::Late => {
@@ -307,9 +312,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             is_after_skip: (*connection).has_skipped != 0,
             is_datagram: (*connection).transport == Transport::Udp as u32,
         };
-        // Where nobody knows who asks, there are no exchanges.
-        let is_too_much = matches!(wish, Wish::Late) && (*connection).role == Role::Unknown as u32;
-        if is_too_much || (*connection).is_skipping != 0 {
+        if (*connection).is_skipping != 0 {
             (&raw mut (*connection).has_skipped).write(1);
             return message;
         }
@@ -347,10 +350,10 @@ pub unsafe fn has_told(connection: *mut Connection, message: &Message) {
 #[inline(always)]
 unsafe fn untold_exchanges(connection: *mut Connection) -> u32 {
     // SAFETY: given by the caller.
-    let (role, last_way, turned, is_left) = unsafe {
+    let (last_way, turned, is_left) = unsafe {
         let is_left = matches!(wish(connection, Way::Sent), Wish::Bytes(0));
         let turned = (*connection).turns.wrapping_sub((*connection).told_turns);
-        ((*connection).role, (*connection).last_way, turned, is_left)
+        ((*connection).last_way, turned, is_left)
     };
     if is_left || turned == 0 {
         return 0;
@@ -358,7 +361,9 @@ unsafe fn untold_exchanges(connection: *mut Connection) -> u32 {
     // Directions alternate: the first one that is missing is that of the last one, or the other one.
     let is_sent = (last_way ^ turned ^ 1) & 1 == Way::Sent as u32;
     let first_way = if is_sent { Way::Sent } else { Way::Received };
-    turned.wrapping_add(begins_exchange(role, first_way) as u32) / 2
+    // SAFETY: given by the caller.
+    let begins_with_request = unsafe { begins_exchange(connection, first_way) };
+    turned.wrapping_add(begins_with_request as u32) / 2
 }
 
 /// What the daemon wants of a message.
@@ -390,9 +395,18 @@ unsafe fn wish(connection: *mut Connection, way: Way) -> Wish {
     if messages >= CAPTURE_UNDECIDED_MESSAGES { Wish::Late } else { Wish::Undecided }
 }
 
-/// Whether a message that goes this way, after one of the other, is a request.
+/// Whether a message that goes this way, after one of the other, is a request. Where nobody knows who asks, it is who spoke first.
+///
+/// # Safety
+///
+/// As [`keep_owner`].
 #[inline(always)]
-fn begins_exchange(role: u32, way: Way) -> bool {
+unsafe fn begins_exchange(connection: *mut Connection, way: Way) -> bool {
+    // SAFETY: given by the caller.
+    let (role, first_way) = unsafe { ((*connection).role, (*connection).first_way) };
+    if role == Role::Unknown as u32 {
+        return first_way == way as u32;
+    }
     match way {
         Way::Sent => role == Role::Client as u32,
         Way::Received => role == Role::Server as u32,
@@ -470,7 +484,7 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
             transport: Transport::Tcp as u32,
             used_s: 0,
             told_turns: 0,
-            padding: 0,
+            first_way: NO_WAY,
         });
     }
 }
