@@ -101,10 +101,11 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot make the cluster's runtime")?;
         let (of_thread, server) = (Arc::clone(&shared), Server::of(config, &runtime)?);
-        let pulse = health.start(Part::Cluster);
+        let health = health.clone();
         let thread = std::thread::Builder::new()
             .name("cluster".to_owned())
             .spawn(move || {
+                let pulse = health.start(Part::Cluster);
                 runtime.block_on(async {
                     let mut none = JoinSet::new();
                     tokio::select! {

@@ -241,6 +241,8 @@ impl Flows {
                 self.decisions.push(Decision { connection, sent_bytes, received_bytes });
             }
         }
+        // Of this second, unlike what ends of connections tell, which the budget must not take for a rate.
+        self.exchanges += lost;
         self.count_lost(lost);
         self.settle_output(message.head.connection, message.head.head.time_ns);
         for number in self.states.excess() {
@@ -291,8 +293,8 @@ impl Flows {
         self.losses = losses;
     }
 
-    /// Asks how much has moved over each connection until now: the kernel's key, the connection's number, and whether it is of
-    /// datagrams. Does nothing soon after the last time.
+    /// Asks for the kernel's state of each connection: its key, its number, and whether it is of datagrams. Counts what has moved
+    /// until now, and gives up those whose end was lost. Does nothing soon after the last time.
     pub fn count_moved(&mut self, now_ns: u64, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
         if now_ns.saturating_sub(self.counted_ns) < COUNT_NS {
             return;
@@ -427,7 +429,6 @@ impl Flows {
 
     /// Counts exchanges of which nothing came out of the ring.
     fn count_lost(&mut self, lost: u64) {
-        self.exchanges += lost;
         if lost > 0 {
             self.ledger.seen(Signal::Span, lost);
             self.ledger.lost(Signal::Span, LossReason::RingFull, lost);

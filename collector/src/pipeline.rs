@@ -11,7 +11,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use collector_common::event::Event;
-use collector_common::limits::FLOW_RING_BYTES;
+use collector_common::limits::FLOW_RING_WAKE_BYTES;
 use collector_common::profile::Sample;
 
 use crate::agent::AgentMetrics;
@@ -32,9 +32,9 @@ use naming::Naming;
 /// How often the rings are drained. They hold half a second; that of connections wakes the loop when it fills sooner.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The same while a lot is said over connections, and from how many bytes of it in one turn on: a sixteenth of the ring.
+/// The same while as much is said over connections in one turn as sets off a wake-up.
 const BUSY_TURN: Duration = Duration::from_millis(10);
-const BUSY_BYTES: u64 = FLOW_RING_BYTES as u64 / 16;
+const BUSY_BYTES: u64 = FLOW_RING_WAKE_BYTES as u64;
 
 /// How often CPUs that came or went are looked for.
 const CPU_CHECK_NS: u64 = 1_000_000_000;

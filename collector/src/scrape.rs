@@ -64,10 +64,11 @@ impl Scraper {
             .thread_name("scrape-names")
             .build()
             .context("cannot make the scraper's runtime")?;
-        let (shared, pulse) = (board.clone(), health.start(Part::Scrape));
+        let (shared, health) = (board.clone(), health.clone());
         let thread = std::thread::Builder::new()
             .name("scrape".to_owned())
             .spawn(move || {
+                let pulse = health.start(Part::Scrape);
                 runtime.block_on(async {
                     let mut none = JoinSet::new();
                     tokio::select! {

@@ -56,7 +56,10 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16]) {
         traced.wait_for_rest_at(&ports, exchanges);
         let (_, peak) = traced.resident_bytes();
         let mut told = traced.stop();
+        let all = told.spans.len();
         told.keep(&ports);
+        // What somebody else on this machine asked may be among the losses, which have no ports.
+        let is_alone = told.spans.len() == all;
         let logged = log
             .transfers
             .iter()
@@ -81,9 +84,8 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16]) {
                 "{name}: of {requests} exchanges at port {port}, {clients} spans of clients, {servers} of servers"
             );
         }
-        assert_eq!(
-            missing,
-            lost,
+        assert!(
+            missing == lost || (!is_alone && missing < lost),
             "spans and counted losses are all there was: {:?}",
             told.books.of("span").lost
         );

@@ -327,7 +327,7 @@ impl Connection {
         }
     }
 
-    /// The agent stops: what waits for a response was not seen to its end.
+    /// The agent stops, or may have missed the rest: what waits for a response was not seen to its end.
     pub fn abandon(&mut self, output: &mut Output) {
         if let Some(mut parser) = self.parser.take() {
             give_up(&mut parser, self.last_ns, output);
@@ -471,6 +471,7 @@ impl Connection {
     /// Nothing more is wanted of it, and no protocol is looked for any more.
     fn leave(&mut self) -> Verdict {
         self.parser = None;
+        self.opening = None;
         self.unproven_exchanges = 0;
         self.unrecognised = UNRECOGNISED_MAX + 1;
         Verdict::Want { sent_bytes: 0, received_bytes: 0 }
@@ -641,6 +642,21 @@ mod tests {
         check(Role::Server, &[whole, third].concat(), 2, 1, Role::Server);
         // Of the second only the response came.
         check(Role::Server, &[&whole[..], &[(Sent, OK, 4, 4, response)]].concat(), 1, 1, Role::Server);
+    }
+
+    /// Words of four bytes, as lengths that are read by themselves, until nothing more is wanted.
+    #[test]
+    fn what_was_left_alone_has_lost_nothing() {
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        for number in 1..=UNRECOGNISED_MAX + 1 {
+            let way = if number % 2 == 1 { Way::Received } else { Way::Sent };
+            let position = u64::from((number - 1) / 2) * 4;
+            let _verdict =
+                say(&mut connection, (way, b"\x01\x02\x03\x04", number, number, position), &mut output);
+        }
+        assert!(!connection.catch_up(500, 500));
+        assert_eq!((output.exchanges.len(), connection.take_lost_exchanges()), (0, 0));
     }
 
     #[test]

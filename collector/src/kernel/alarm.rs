@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
 
 /// Wake-ups that are taken at a time.
 const EVENTS_MAX: usize = 2;
@@ -48,10 +49,13 @@ impl Alarm {
 
     /// Waits until it is set off, for so long at most.
     pub fn pause(&self, most: Duration) {
-        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
+        let timeout = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        // A signal ends it too, which costs a turn.
-        let _woken_or_not = epoll::wait(&self.queue, spare_capacity(&mut events), Some(&most));
+        // A signal ends it too, which costs a turn. Where nothing else can be waited for, time still passes.
+        match epoll::wait(&self.queue, spare_capacity(&mut events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => std::thread::sleep(most),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ impl<K: FromBytes + IntoBytes, V: FromBytes + IntoBytes> Batch<K, V> {
     /// If the process may have no more descriptors.
     pub fn new(map: &MapData, values_per_key: usize) -> Result<Self> {
         // The kernel rounds the values of CPUs up to eight bytes; ours need no rounding.
-        debug_assert!(values_per_key == 1 || size_of::<V>() % 8 == 0);
+        debug_assert!(values_per_key == 1 || size_of::<V>().is_multiple_of(8));
         let map = map.fd().as_fd().try_clone_to_owned().context("duplicate the descriptor of a map")?;
         let entries = BATCH_BYTES / (size_of::<K>() + size_of::<V>() * values_per_key);
         let entries = entries.max(1);

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the names of the tests' own topmost cgroups begin with.
-const PREFIX: &str = "kansoku-";
+/// What the names of the tests' own topmost cgroups begin with; the bench has others.
+const PREFIXES: [&str; 2] = ["kansoku-test", "kansoku-thousands"];
 
 /// Removes them, where it may.
 pub fn remove() {
@@ -24,8 +24,10 @@ fn mounts_of(mounts: &str) -> Vec<PathBuf> {
 }
 
 fn remove_below(mount: &Path) -> usize {
-    let is_ours =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
     directories(mount).filter(is_ours).map(|path| remove_tree(&path)).sum()
 }
 
@@ -47,13 +49,13 @@ mod tests {
     #[test]
     fn own_trees_go_and_others_stay() {
         let place = tempfile::tempdir().expect("a directory");
-        for path in ["kansoku-test/a/b", "kansoku-test/c", "kansoku-busy/d", "other/e"] {
+        for path in ["kansoku-test.a/a/b", "kansoku-test.a/c", "kansoku-test.busy/d", "kansoku-bench/e"] {
             fs::create_dir_all(place.path().join(path)).expect("writable");
         }
-        fs::write(place.path().join("kansoku-busy/file"), "").expect("writable");
+        fs::write(place.path().join("kansoku-test.busy/file"), "").expect("writable");
         assert_eq!(remove_below(place.path()), 5);
         let left = |path: &str| place.path().join(path).exists();
-        assert_eq!(["kansoku-test", "kansoku-busy", "other/e"].map(left), [false, true, true]);
+        assert_eq!(["kansoku-test.a", "kansoku-test.busy", "kansoku-bench/e"].map(left), [false, true, true]);
     }
 
     #[test]

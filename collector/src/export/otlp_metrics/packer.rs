@@ -87,7 +87,6 @@ impl<'a> Packer<'a> {
         let mut open = Open::default();
         let mut first = 0;
         for (position, piece) in pieces.iter().enumerate() {
-            let before = open;
             let mut needed = self.needed(&mut open, resource, piece);
             if self.bytes + needed > self.bytes_max && self.count + (position - first) as u64 > 0 {
                 self.write(resource, &pieces[first..position]);
@@ -97,11 +96,10 @@ impl<'a> Packer<'a> {
                 needed = self.needed(&mut open, resource, piece);
             }
             if self.bytes + needed > self.bytes_max {
-                // Alone too large: what stands before it is written, and it is left out.
-                self.write(resource, &pieces[first..position]);
+                // Alone too large: nothing stands before it by now, and it is left out.
                 self.done.refused += 1;
                 first = position + 1;
-                open = if self.count > 0 { before } else { Open::default() };
+                open = Open::default();
                 continue;
             }
             self.bytes += needed;
