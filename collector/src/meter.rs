@@ -138,8 +138,9 @@ impl Meter {
                 answers.answer_all(&last);
             }
             if is_over || Instant::now() >= schedule.due() {
-                schedule.taken(Instant::now());
-                if !sink.wants() {
+                let is_wanted = sink.wants();
+                schedule.taken(Instant::now(), is_wanted);
+                if !is_wanted {
                     // Scrapes make their own. But what waits in the kernel's map needs a reading now and then.
                     if is_over || kernel_read.elapsed() + TURN >= options.interval {
                         sources.read_kernel();

@@ -38,10 +38,12 @@ impl Schedule {
         }
     }
 
-    /// A snapshot was taken: the next one is due after the interval, or while that of the scrape nearest to then is fresh.
-    pub fn taken(&mut self, now: Instant) {
+    /// A snapshot was taken: the next one is due after the interval, or, where somebody wants it, while that of the scrape
+    /// nearest to then is fresh.
+    pub fn taken(&mut self, now: Instant, is_wanted: bool) {
         let target = now + self.interval;
-        self.due = self.scrape_near(target).map_or(target, |scrape| scrape + FRESH / 2);
+        let scrape = self.scrape_near(target).filter(|_| is_wanted);
+        self.due = scrape.map_or(target, |scrape| scrape + FRESH / 2);
     }
 
     /// The scrape expected nearest to a moment, if so many scrapes take about an interval.
@@ -72,9 +74,12 @@ mod tests {
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::new(Duration::from_secs(interval_s), start);
         scrapes_s.iter().for_each(|&seconds| schedule.scraped(at(seconds)));
-        schedule.taken(at(taken_s));
-        let due_ms = schedule.due().duration_since(start).as_millis() as u64;
-        assert_eq!(due_ms, expected_ms, "{interval_s} {scrapes_s:?} {taken_s}");
+        let mut due_ms = |is_wanted| {
+            schedule.taken(at(taken_s), is_wanted);
+            schedule.due().duration_since(start).as_millis() as u64
+        };
+        assert_eq!(due_ms(true), expected_ms, "{interval_s} {scrapes_s:?} {taken_s}");
+        assert_eq!(due_ms(false), (taken_s + interval_s) * 1000, "nobody wants it");
     }
 
     #[test]
