@@ -76,7 +76,8 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
     let text = format!(
         "One agent with its defaults, each load for {}. A request gives two spans, for both of its ends are on this machine. The \
          agent's processor time is that of its threads, without its {:.2} % of one CPU when nobody asks; programs are its BPF \
-         programs. What is lost is counted, and most of it is left out by the budget of exchanges.\n\n{}",
+         programs. What is lost is counted: what the sampling leaves out (1,000 spans a second of one service), and at full load \
+         the budget of exchanges.\n\n{}",
         seconds(duration),
         idle.user_percent + idle.system_percent,
         table_of(&rows),
