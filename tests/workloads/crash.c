@@ -350,6 +350,9 @@ FRAME void crash_sigterm_ignored(void) {
 }
 
 FRAME void crash_wait(void) {
+    // A shell that runs the tests in the background has them ignored.
+    signal(SIGINT, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     for (;;) {
         pause();
     }

@@ -282,6 +282,8 @@ struct Finder {
     waiting: HashMap<String, Waiting>,
     lookups: JoinSet<(String, Result<Option<Facts>>)>,
     api: Api,
+    /// Whether there was a runtime to ask when somebody was to be asked about last.
+    has_runtime: bool,
     /// Since when the API server gives errors.
     down_since_ns: Option<u64>,
     pods: Pods,
@@ -303,6 +305,7 @@ impl Finder {
             roots: super::roots(),
             waiting: HashMap::new(),
             lookups: JoinSet::new(),
+            has_runtime: true,
             down_since_ns: None,
             pods: Pods::default(),
             publish,
@@ -409,6 +412,8 @@ impl Finder {
         let is_down = self.down_since_ns.is_some_and(|since_ns| now_ns.saturating_sub(since_ns) >= WAIT_NS);
         let is_absent = self.api == Api::Absent || is_down;
         let may_come = self.api == Api::Beginning || self.down_since_ns.is_some();
+        let has_nobody =
+            self.api == Api::Absent && !(self.has_runtime && self.options.cri != CriSocket::None);
         let Self { waiting, pods, cache, stats, options, roots, .. } = self;
         // They are read once for all that have nobody else, and only if there is one.
         let links = OnceCell::new();
@@ -421,7 +426,8 @@ impl Finder {
             if (is_all_heard || is_over) && !waiting.is_late {
                 waiting.last_resort(id, by_api, is_over, links);
                 // A runtime lists a container after it made its cgroup, and the server knows it later still.
-                if is_over || waiting.pod_uid.is_none() || waiting.is_named(id, by_api) {
+                let may_be_named = waiting.pod_uid.is_some() && !has_nobody;
+                if is_over || !may_be_named || waiting.is_named(id, by_api) {
                     waiting.give_up_waiting(id, by_api, stats);
                 }
             }
@@ -470,6 +476,7 @@ impl Finder {
             return;
         }
         let socket = self.options.cri.find(&self.roots);
+        self.has_runtime = socket.is_some();
         for (id, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| due(waiting)) {
             let Some(socket) = socket.clone() else {
                 // There is none; one may come.

@@ -71,6 +71,18 @@ fn the_runtime_alone_names_where_no_server_is() {
     assert_eq!(service(&ask(&mut finder, "a", None)), Some("web"));
 }
 
+/// On a machine with neither, as one that only runs tests of cgroups.
+#[test]
+fn nobody_is_waited_for_where_nobody_is() {
+    let mut finder = finder(Api::Absent);
+    finder.options.cri = CriSocket::Auto;
+    let place = LatePod::awaited(WAIT_NS);
+    let (container_id, pod_uid) = ("a".to_owned(), Some("12".to_owned()));
+    finder.ask(Request { container_id, pod_uid, place: place.clone(), asked_ns: 0 });
+    finder.turn(1);
+    assert!(!place.is_awaited(1) && place.get().is_none());
+}
+
 #[test]
 fn both_are_heard_where_both_are() {
     let mut finder = finder(Api::Live);
