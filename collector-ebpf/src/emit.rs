@@ -77,37 +77,37 @@ pub fn process_record<T>(record: &T) {
 /// `fill` must write the head and every field whose bytes mean something; the rest is what an older record left.
 #[inline(always)]
 pub fn process_record_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&PROCESS_RING, Signal::Process, BPF_RB_NO_WAKEUP, fill);
+    let _counted = in_place(&PROCESS_RING, Signal::Process, no_wakeup, fill);
 }
 
 /// Sends a death, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn death_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&CRASH_RING, Signal::Crash, BPF_RB_NO_WAKEUP, fill);
+    let _counted = in_place(&CRASH_RING, Signal::Crash, no_wakeup, fill);
 }
 
 /// Sends the details of a fatal signal, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn detail_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&DETAIL_RING, Signal::CrashDetail, BPF_RB_NO_WAKEUP, fill);
+    let _counted = in_place(&DETAIL_RING, Signal::CrashDetail, no_wakeup, fill);
 }
 
 /// Sends a slow operation, as [`process_record_in_place`] does.
 #[inline(always)]
 pub fn slow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
-    let _counted = in_place(&SLOW_RING, Signal::SlowOperation, BPF_RB_NO_WAKEUP, fill);
+    let _counted = in_place(&SLOW_RING, Signal::SlowOperation, no_wakeup, fill);
 }
 
-/// Sends a message of a connection, as [`process_record_in_place`] does, as long as there is room for more than messages; whether
-/// there was.
+/// Whether there is room for more than messages: they leave a part of the ring to the beginnings and ends of connections.
 #[inline(always)]
-pub fn message_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
-    let used_bytes = flow_ring_used_bytes();
-    if used_bytes > u64::from(FLOW_RING_BYTES - FLOW_RING_RESERVE_BYTES) {
-        message_lost();
-        return false;
-    }
-    in_place(&FLOW_RING, Signal::Flow, flow_wakeup(used_bytes), fill)
+pub fn has_room_for_messages() -> bool {
+    flow_ring_used_bytes() <= u64::from(FLOW_RING_BYTES - FLOW_RING_RESERVE_BYTES)
+}
+
+/// Sends a message of a connection, as [`process_record_in_place`] does. That part is left when there was room a moment ago.
+#[inline(always)]
+pub fn message_in_place<T: 'static>(fill: impl FnOnce(*mut T)) {
+    let _counted = flow_in_place(fill);
 }
 
 /// Counts a message of a connection that is not sent.
@@ -120,7 +120,7 @@ pub fn message_lost() {
 /// Sends the beginning or the end of a connection, as [`process_record_in_place`] does; whether there was room.
 #[inline(always)]
 pub fn flow_in_place<T: 'static>(fill: impl FnOnce(*mut T)) -> bool {
-    in_place(&FLOW_RING, Signal::Flow, flow_wakeup(flow_ring_used_bytes()), fill)
+    in_place(&FLOW_RING, Signal::Flow, flow_wakeup, fill)
 }
 
 #[inline(always)]
@@ -131,11 +131,17 @@ fn flow_ring_used_bytes() -> u64 {
     }
 }
 
-/// Whether the daemon is woken: when the ring gets past a mark, not with each record behind it, for then it drains already.
+/// The daemon is woken when the ring gets past a mark, not with each record behind it, for then it drains already.
 #[inline(always)]
-fn flow_wakeup(used_bytes: u64) -> u32 {
-    let past = used_bytes.wrapping_sub(u64::from(FLOW_RING_WAKE_BYTES));
+fn flow_wakeup() -> u32 {
+    let past = flow_ring_used_bytes().wrapping_sub(u64::from(FLOW_RING_WAKE_BYTES));
     if past < u64::from(FLOW_RING_WAKE_WIDTH_BYTES) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+}
+
+/// The daemon comes by itself.
+#[inline(always)]
+fn no_wakeup() -> u32 {
+    BPF_RB_NO_WAKEUP
 }
 
 /// Sends a detail that stands in a map.
@@ -164,14 +170,15 @@ pub unsafe fn detail<T>(record: *const T) {
 fn in_place<T: 'static>(
     ring: &'static RingBuf,
     signal: Signal,
-    wakeup: u32,
+    wakeup: impl FnOnce() -> u32,
     fill: impl FnOnce(*mut T),
 ) -> bool {
     count(signal, KernelCounter::Seen);
     match ring.reserve::<T>(0) {
         Some(mut entry) => {
             fill(entry.as_mut_ptr());
-            entry.submit(u64::from(wakeup));
+            // Asked last: an answer that is carried over the filling has the verifier walk through it once for each.
+            entry.submit(u64::from(wakeup()));
             true
         }
         None => {

@@ -121,19 +121,19 @@ fn on_transfer(
     if message.wanted_bytes == 0 {
         return;
     }
-    if !is_owned {
-        // Nobody would know whose it is.
+    if !is_owned || !emit::has_room_for_messages() {
+        // It finds no room, or nobody would know whose it is.
         return emit::message_lost();
     }
+    // SAFETY: as above. Before the copying: what is carried over that has the verifier walk through it once for each of its values.
+    unsafe { connection::has_told(connection) };
     let registers = registers();
     if is_typed && way as u32 == Way::Sent as u32 && message.is_datagram && !ends::is_connected(sock) {
         addressee::tell(&message, registers, is_typed);
     }
     let source = capture::Source::of(registers, is_typed, message.number_in_call);
     let caller = capture::Caller { tgid, tid, begun_ns: begun_ns(registers, is_typed) };
-    if capture::send(&message, way, &source, &caller) {
-        connection::has_told(sock);
-    }
+    capture::send(&message, way, &source, &caller);
 }
 
 /// When the running call began: known where begins of system calls are watched for the metrics of I/O.

@@ -82,24 +82,24 @@ pub fn message_in_call(messages: u64, number_in_call: u32) -> u64 {
     messages.wrapping_add(u64::from(number_in_call & MULTIPLE_MAX) * MULTIPLE_BYTES)
 }
 
-/// Sends the message's record, with as many bytes as are wanted; whether there was room.
+/// Sends the message's record, with as many bytes as are wanted.
 #[inline(always)]
-pub fn send(message: &Message, way: Way, source: &Source, caller: &Caller) -> bool {
+pub fn send(message: &Message, way: Way, source: &Source, caller: &Caller) {
     let room = if source.parts == 0 { message.wanted_bytes } else { message.wanted_bytes.wrapping_mul(2) };
     let room = room as usize;
     if room <= CAPTURE_ROOMS[0] {
-        send_in::<{ CAPTURE_ROOMS[0] }>(message, way, source, caller)
+        send_in::<{ CAPTURE_ROOMS[0] }>(message, way, source, caller);
     } else if room <= CAPTURE_ROOMS[1] {
-        send_in::<{ CAPTURE_ROOMS[1] }>(message, way, source, caller)
+        send_in::<{ CAPTURE_ROOMS[1] }>(message, way, source, caller);
     } else if room <= CAPTURE_ROOMS[2] {
-        send_in::<{ CAPTURE_ROOMS[2] }>(message, way, source, caller)
+        send_in::<{ CAPTURE_ROOMS[2] }>(message, way, source, caller);
     } else {
-        send_in::<{ CAPTURE_ROOMS[3] }>(message, way, source, caller)
+        send_in::<{ CAPTURE_ROOMS[3] }>(message, way, source, caller);
     }
 }
 
 #[inline(always)]
-fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, caller: &Caller) -> bool {
+fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, caller: &Caller) {
     emit::message_in_place(|record: *mut Record<ROOM>| {
         let head = task::head(Kind::Message, size_of::<Record<ROOM>>() as u32);
         let (times, polls) = time::of_current(caller.tid, head.time_ns);
@@ -124,7 +124,7 @@ fn send_in<const ROOM: usize>(message: &Message, way: Way, source: &Source, call
                 times,
             });
         }
-    })
+    });
 }
 
 /// Copies what is wanted and returns how much that was. Of a vector at most half of the room, see [`copy_part`].

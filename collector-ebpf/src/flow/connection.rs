@@ -324,14 +324,15 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
     }
 }
 
-/// The newest message of a TCP connection found room in the ring; others tell no end, which is who asks. Looked up again: the
-/// verifier would walk through all the copying once for each map that a pointer carried along may be of.
+/// The newest message finds room in the ring.
+///
+/// # Safety
+///
+/// As [`keep_owner`].
 #[inline(always)]
-pub fn has_told(sock: *const c_void) {
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) {
-        // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe { (&raw mut (*connection).told_turns).write((*connection).turns) };
-    }
+pub unsafe fn has_told(connection: *mut Connection) {
+    // SAFETY: given by the caller.
+    unsafe { (&raw mut (*connection).told_turns).write((*connection).turns) };
 }
 
 /// Exchanges that began after the last message that found room: nobody else can tell of them. None of a connection that the daemon
