@@ -107,6 +107,7 @@ fn check_relay(service: &Service, next: &Service, redis: &Service, in_flight: us
     let mut told = traced.stop();
     told.keep(&ports);
     let links = parents::check_all(&told.spans);
+    assert_eq!(links.orphans, 0);
     for port in ports {
         let (clients, servers) = (told.at(port, true), told.at(port, false));
         let unread = if port == redis.port() { told.books.of("span").lost_as("exchange_broken") } else { 0 };
@@ -164,6 +165,7 @@ fn tokio_has_no_wrong_parents() {
             assert_eq!(sides, [REQUESTS, REQUESTS], "at {port}");
         }
         let links = parents::check_all(&told.spans);
+        assert_eq!(links.orphans, 0);
         assert_eq!(links.by_connection, REQUESTS * 3, "both ends of every connection are one trace");
         println!(
             "tokio, {in_flight} in flight: {} of {} calls have their request",

@@ -4,7 +4,7 @@
 //!
 //! Refuses: an uncounted loss, a wrong parent, and an agent that grows with what is in flight.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -43,9 +43,10 @@ fn said(spans: &[&Span]) -> BTreeMap<String, (String, u16)> {
     said
 }
 
-/// Asks a server at each load. `others` are the ports that it asks, once for each request.
+/// Asks a server at each load. `others` are the ports that it asks, once for each request; `pipelined` is the one of them
+/// that it may ask several things with one call. What nobody looked at of such a connection is counted by its turns.
 #[track_caller]
-fn in_flight(name: &str, address: SocketAddr, others: &[u16]) {
+fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<u16>) {
     for (in_flight, requests) in LOADS {
         let traced = Traced::start(Protocol::Grpc, &[]);
         let (before, _) = traced.resident_bytes();
@@ -84,16 +85,27 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16]) {
                 "{name}: of {requests} exchanges at port {port}, {clients} spans of clients, {servers} of servers"
             );
         }
+        let unread = ["over_budget", "ring_full"]
+            .map(|reason| told.books.of("span").lost_as(reason))
+            .iter()
+            .sum::<u64>();
+        let may_be_more = pipelined.filter(|_| unread > 0).map_or(0, |port| {
+            [true, false].map(|is_client| requests - told.at(port, is_client).len()).iter().sum::<usize>()
+                as u64
+        });
         assert!(
-            missing == lost || (!is_alone && missing < lost),
+            missing == lost
+                || (!is_alone && missing < lost)
+                || (lost < missing && missing - lost <= may_be_more),
             "spans and counted losses are all there was: {:?}",
             told.books.of("span").lost
         );
         assert!(missing == 0 || in_flight > 1, "one after the other, none is lost");
         check_times(name, &told, address.port(), &log);
-        let orphans = without_orphans(&mut told.spans);
-        assert!(orphans as u64 <= missing, "{orphans} have a parent that nobody told of");
         let links = parents::check_all(&told.spans);
+        // A server's span has a child at each port that it asks, a client's has one.
+        let orphans_max = missing as usize * others.len().max(1);
+        assert!(links.orphans <= orphans_max, "{missing} spans are missing: {links:?}");
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         println!(
             "{name}: {in_flight} in flight: {links:?}, lost {:?}; resident {:.1} MiB before, {:.1} at the peak",
@@ -103,14 +115,6 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16]) {
         );
         assert!(peak.saturating_sub(before) <= GROWTH_BYTES_MAX, "{before} bytes, then {peak}");
     }
-}
-
-/// Leaves out spans whose parent is missing, as the other end's may be that found no room; returns how many.
-fn without_orphans(spans: &mut Vec<Span>) -> usize {
-    let ids: HashSet<Vec<u8>> = spans.iter().map(|span| span.id.clone()).collect();
-    let before = spans.len();
-    spans.retain(|span| span.parent.is_empty() || ids.contains(&span.parent));
-    before - spans.len()
 }
 
 /// The client reads its clock around the calls that move its bytes: its spans lie within, and in half of the cases closely. It
@@ -140,34 +144,34 @@ fn check_times(name: &str, told: &Told, port: u16, log: &swarm::Log) {
 #[test]
 fn of_nginx() {
     let nginx = Nginx::start(1, 100, &[]);
-    in_flight("nginx", nginx.address(), &[]);
+    in_flight("nginx", nginx.address(), &[], None);
 }
 
 #[test]
 fn of_threads() {
     let python = Service::script("python3", "shop.py", &[]);
-    in_flight("Python, a thread for each connection", python.address(), &[]);
+    in_flight("Python, a thread for each connection", python.address(), &[], None);
 }
 
 #[test]
 fn of_a_pool_of_threads() {
     let next = Service::script("python3", "shop.py", &[]);
     let java = Service::script("java", "Relay.java", &[next.port()]);
-    in_flight("Java, 32 threads", java.address(), &[next.port()]);
+    in_flight("Java, 32 threads", java.address(), &[next.port()], None);
 }
 
 #[test]
 fn of_node() {
     let (redis, next) = (Service::redis(), Service::script("python3", "shop.py", &[]));
     let node = Service::script("node", "relay.js", &[next.port(), redis.port()]);
-    in_flight("Node", node.address(), &[next.port(), redis.port()]);
+    in_flight("Node", node.address(), &[next.port(), redis.port()], Some(redis.port()));
 }
 
 #[test]
 fn of_goroutines() {
     let (redis, next) = (Service::redis(), Service::script("python3", "shop.py", &[]));
     let go = Service::program(&Program::go("relay.go"), &[next.port(), redis.port()]);
-    in_flight("Go", go.address(), &[next.port(), redis.port()]);
+    in_flight("Go", go.address(), &[next.port(), redis.port()], None);
 }
 
 #[test]
@@ -176,5 +180,5 @@ fn of_tokio() {
     postgres.sql("create table shelf (id int, note text)");
     let stores = [postgres.address().port(), redis.port()];
     let tokio = Service::binary(Path::new(env!("CARGO_BIN_EXE_relay_tokio")), &stores);
-    in_flight("tokio", tokio.address(), &stores);
+    in_flight("tokio", tokio.address(), &stores, None);
 }

@@ -59,8 +59,8 @@ struct Advance {
     gap: u64,
     /// Whether the direction turned.
     is_turn: bool,
-    /// Whether it turned more often than that, so that messages of both directions are missing.
-    has_lost_turns: bool,
+    /// Whether messages of the other direction may be missing: it turned more often than that, or a response may be cut short.
+    has_lost_others: bool,
     /// Whether what waits for a response may have got it, or a part of it, among what is missing.
     may_be_answered: bool,
 }
@@ -254,7 +254,7 @@ impl Connection {
         if head.is_after_skip != 0 {
             self.resume(output);
         }
-        let Advance { gap, is_turn, has_lost_turns, may_be_answered } = self.advance(message, way);
+        let Advance { gap, is_turn, has_lost_others, may_be_answered } = self.advance(message, way);
         if self.parser.is_none() {
             let goes_on = gap == 0 && !is_turn;
             return self.recognise(message, way, goes_on, output);
@@ -268,7 +268,7 @@ impl Connection {
             give_up(parser, head.head.time_ns, output);
             self.positions[1 - way as usize] = None;
         }
-        if has_lost_turns {
+        if has_lost_others {
             // It lies before this message, and how long it is only the next one of its direction could tell.
             parser.take(direction.opposite(), hole(HOLE_BYTES), output);
         }
@@ -414,14 +414,15 @@ impl Connection {
                 if self.parser.is_some() { &mut self.lost_exchanges } else { &mut self.unproven_exchanges };
             *lost += u64::from(turns / 2);
         }
+        let has_lost_others = has_lost && (turned > 1 || (turned == 1 && is_request));
         self.last_turns = head.turns;
         self.last_number = head.number;
         self.last_direction = Some(self.direction(way));
         Advance {
             gap,
             is_turn: turned != 0,
-            has_lost_turns: has_lost && turned > 1,
-            may_be_answered: has_lost && (turned > 1 || (turned == 1 && (is_request || gap > 0))),
+            has_lost_others,
+            may_be_answered: has_lost_others || (has_lost && turned == 1 && gap > 0),
         }
     }
 
@@ -687,6 +688,24 @@ mod tests {
         }
         assert_eq!((output.exchanges.len(), output.abandoned), (1, 2));
         assert_eq!(output.exchanges[0].request.first.position, 2 * request);
+    }
+
+    /// The end of an answer was lost: the next answer does not go on with it.
+    #[test]
+    fn an_answer_that_was_cut_short_is_not_gone_on_with() {
+        use Way::{Received, Sent};
+        const QUERY: &[u8] = b"Q\0\0\0\x0dselect 1\0";
+        const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+        let mut connection = open(Role::Client);
+        let mut output = Output::default();
+        let (query, answer) = (QUERY.len() as u64, ANSWER.len() as u64);
+        let whole = [(Sent, QUERY, 1, 1, 0), (Received, ANSWER, 2, 2, 0)];
+        let cut_short = [(Sent, QUERY, 3, 3, query), (Received, &b"T\0\0\x01\x02\0\x0c"[..], 4, 4, answer)];
+        let next = [(Sent, QUERY, 6, 5, 2 * query), (Received, ANSWER, 7, 6, answer + 300)];
+        for said in whole.into_iter().chain(cut_short).chain(next) {
+            say(&mut connection, said, &mut output);
+        }
+        assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (2, 1, 0));
     }
 
     #[test]
