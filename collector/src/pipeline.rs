@@ -3,7 +3,7 @@
 //! Each turn does bounded work and nothing here waits: a symbolizer that is behind costs a counted window, never a
 //! turn. Refuses: file formats, symbols, exporters.
 
-mod naming;
+mod held;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +25,9 @@ use crate::kernel::{Alarm, Arrival, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::News;
 use crate::process::ProcessTable;
-use crate::profile::{Profile, Window};
+use crate::profile::{Moment, Profile, Window};
 use crate::telemetry::Span;
-use naming::Naming;
+use held::Held;
 
 /// How often the rings are drained. They hold half a second; that of connections wakes the loop when it fills sooner.
 const TURN: Duration = Duration::from_millis(100);
@@ -89,6 +89,8 @@ pub struct PipelineOptions {
     pub frequency_hz: u32,
     /// Distinct stacks of a window; more are lost as `window_full`.
     pub stacks_max: usize,
+    /// Whether samples carry the requests that were served, as far as connections are followed.
+    pub has_sample_spans: bool,
     /// How connections are followed; `None` for not at all.
     pub flows: Option<FlowOptions>,
     /// Whether the kernel's run-time statistics are always on, for measurements.
@@ -125,7 +127,7 @@ pub struct Pipeline {
     crashes: Option<Crashes>,
     slow_operations: SlowOperations,
     flows: Option<Flows>,
-    naming: Naming,
+    held: Held,
     metrics: AgentMetrics,
     options: PipelineOptions,
     output: SyncSender<Flush>,
@@ -162,11 +164,16 @@ impl Pipeline {
         Self {
             inbox: Inbox::default(),
             processes,
-            profile: Profile::new(options.frequency_hz, options.stacks_max, Arc::clone(&ledger)),
+            profile: Profile::new(
+                options.frequency_hz,
+                options.stacks_max,
+                options.has_sample_spans && flows.is_some(),
+                Arc::clone(&ledger),
+            ),
             crashes,
             slow_operations: SlowOperations::new(Arc::clone(&ledger)),
             flows,
-            naming: Naming::default(),
+            held: Held::default(),
             metrics: AgentMetrics::default(),
             kernel,
             options,
@@ -223,6 +230,8 @@ impl Pipeline {
             self.kernel.follow_cpus();
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
+            let Self { profile, flows, .. } = self;
+            profile.join(|moment| served_at(flows.as_ref(), moment));
         }
         self.tell_deaths(now_ns);
         if now_ns.saturating_sub(self.reap_ns) >= REAP_NS {
@@ -241,9 +250,8 @@ impl Pipeline {
     fn tell_deaths(&mut self, now_ns: u64) {
         let Self { crashes, flows, .. } = self;
         if let Some(crashes) = crashes {
-            crashes.turn(now_ns, |thread, time_ns| {
-                flows.as_ref().map_or(Serving::Nothing, |flows| flows.serving(thread, time_ns, time_ns))
-            });
+            let flows = flows.as_ref();
+            crashes.turn(now_ns, |thread, time_ns| served_at(flows, Moment { thread, time_ns }));
         }
     }
 
@@ -363,25 +371,27 @@ impl Pipeline {
                 .as_ref()
                 .map_or(Serving::Nothing, |flows| flows.serving(operation.thread_id, start_ns, end_ns))
         });
-        self.naming.push(Flush { window, slow_operations, spans });
+        self.held.push(now_ns, Flush { window, slow_operations, spans });
     }
 
-    /// Sends on what has its names. A symbolizer that is behind costs the window, counted; at the stop (`u64::MAX`) it is
+    /// Sends on what has its names and requests. A symbolizer that is behind costs the window, counted; at the stop (`u64::MAX`) it is
     /// waited for.
     fn send(&mut self, now_ns: u64) {
-        while let Some(flush) = self.naming.next(now_ns, self.options.names.stats()) {
+        let Self { held, flows, options, output, ledger, .. } = self;
+        let serving = |moment| served_at(flows.as_ref(), moment);
+        while let Some(flush) = held.next(now_ns, options.names.stats(), serving) {
             let unsent = if now_ns == u64::MAX {
-                self.output.send(flush).err().map(|error| error.0)
+                output.send(flush).err().map(|error| error.0)
             } else {
-                self.output.try_send(flush).err().map(|error| match error {
+                output.try_send(flush).err().map(|error| match error {
                     TrySendError::Full(flush) | TrySendError::Disconnected(flush) => flush,
                 })
             };
             let Some(flush) = unsent else { continue };
-            self.ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
+            ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
             let slow = flush.slow_operations.len() as u64;
-            self.ledger.lost(Signal::SlowOperation, LossReason::SymbolizerBehind, slow);
-            self.ledger.lost(Signal::Span, LossReason::SymbolizerBehind, flush.spans.len() as u64);
+            ledger.lost(Signal::SlowOperation, LossReason::SymbolizerBehind, slow);
+            ledger.lost(Signal::Span, LossReason::SymbolizerBehind, flush.spans.len() as u64);
         }
     }
 
@@ -446,6 +456,11 @@ fn observe(
     if let Some(process) = processes.of_task(&head.task) {
         profile.observe(sample, process);
     }
+}
+
+/// What a thread served at some time.
+fn served_at(flows: Option<&Flows>, Moment { thread, time_ns }: Moment) -> Serving {
+    flows.map_or(Serving::Nothing, |flows| flows.serving(thread, time_ns, time_ns))
 }
 
 /// How far the kernel's clocks are from the epoch now.

@@ -1,7 +1,8 @@
 //! The on-CPU profile signal: samples of a window, aggregated by process, thread name and stack.
 //!
 //! Addresses become places (file and offset, kernel address, JIT address) at the first sample of a stack, while the
-//! process's maps are those of the sample's time. Refuses: symbols, clocks, I/O.
+//! process's maps are those of the sample's time. Requests are known later than samples: until then a sample keeps when it was,
+//! and on which thread. Refuses: symbols, clocks, I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +11,14 @@ use collector_common::event::Task;
 use collector_common::profile::Sample;
 
 use crate::arch::is_user_code_address;
+use crate::flow::Serving;
 use crate::identity::Subject;
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::{CodeMap, Module, Place, Process, comm};
-use crate::telemetry::ProcessName;
+use crate::telemetry::{ProcessName, SpanContext};
+
+/// Samples of a window whose requests are looked for (1 MiB); what is beyond has none.
+const MOMENTS_MAX: usize = 65_536;
 
 /// A code address, resolved as far as it can be without reading files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +55,15 @@ pub fn called_from(index: usize, address: u64) -> u64 {
     if index == 0 { address } else { address.saturating_sub(1) }
 }
 
+/// When a thread was on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The thread's id in the initial PID namespace.
+    pub thread: u32,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+}
+
 /// One distinct stack.
 #[derive(Debug)]
 pub struct Stack {
@@ -63,6 +77,34 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// How many samples.
     pub count: u64,
+    /// The requests that were served in some of the samples, one for each of these.
+    pub spans: Vec<SpanContext>,
+    /// Samples whose request may be known later.
+    pub moments: Vec<Moment>,
+}
+
+impl Stack {
+    /// The samples by the request that was served in them: how many in which one, and in none.
+    pub fn by_span(&self) -> Vec<(Option<SpanContext>, u64)> {
+        let mut spans = self.spans.clone();
+        spans.sort_unstable();
+        let of_none = self.count.saturating_sub(spans.len() as u64);
+        let of_spans = spans.chunk_by(PartialEq::eq).map(|same| (Some(same[0]), same.len() as u64));
+        (of_none > 0).then_some((None, of_none)).into_iter().chain(of_spans).collect()
+    }
+
+    /// Looks for the requests of the samples.
+    fn join(&mut self, serving: impl Fn(Moment) -> Serving) {
+        let Self { spans, moments, .. } = self;
+        moments.retain(|moment| match serving(*moment) {
+            Serving::Later => true,
+            Serving::Nothing => false,
+            Serving::Known(span) => {
+                spans.push(span);
+                false
+            }
+        });
+    }
 }
 
 /// The samples of one window.
@@ -83,6 +125,12 @@ impl Window {
     pub fn sample_count(&self) -> u64 {
         self.stacks.iter().map(|stack| stack.count).sum()
     }
+
+    /// Looks for the requests of the samples, by what a thread served at some time. Whether none may be found any more.
+    pub fn join(&mut self, serving: impl Fn(Moment) -> Serving) -> bool {
+        self.stacks.iter_mut().for_each(|stack| stack.join(&serving));
+        self.stacks.iter().all(|stack| stack.moments.is_empty())
+    }
 }
 
 /// The window that is being filled.
@@ -91,6 +139,9 @@ pub struct Profile {
     thread_names: HashMap<[u8; 16], Arc<str>>,
     period_ns: u64,
     stacks_max: usize,
+    /// How many more samples may be joined with their requests.
+    moments_left: usize,
+    moments_max: usize,
     ledger: Arc<Ledger>,
 }
 
@@ -106,10 +157,20 @@ struct Key {
 }
 
 impl Profile {
-    /// A first, empty window, of at most so many distinct stacks (about 1.3 KiB each at 40 frames).
-    pub fn new(frequency_hz: u32, stacks_max: usize, ledger: Arc<Ledger>) -> Self {
+    /// A first, empty window, of at most so many distinct stacks (about 1.3 KiB each at 40 frames). `has_spans` says whether
+    /// samples are joined with their requests.
+    pub fn new(frequency_hz: u32, stacks_max: usize, has_spans: bool, ledger: Arc<Ledger>) -> Self {
         let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
-        Self { stacks: HashMap::new(), thread_names: HashMap::new(), period_ns, stacks_max, ledger }
+        let moments_max = if has_spans { MOMENTS_MAX } else { 0 };
+        Self {
+            stacks: HashMap::new(),
+            thread_names: HashMap::new(),
+            period_ns,
+            stacks_max,
+            moments_left: moments_max,
+            moments_max,
+            ledger,
+        }
     }
 
     /// Adds a sample.
@@ -122,8 +183,10 @@ impl Profile {
             user_frames: sample.head.user_frames,
             addresses: sample.user_stack.iter().chain(sample.kernel_stack).copied().collect(),
         };
+        let moment = self.moment(sample);
         if let Some(stack) = self.stacks.get_mut(&key) {
             stack.count += 1;
+            stack.moments.extend(moment);
         } else if self.stacks.len() >= self.stacks_max {
             self.ledger.lost(Signal::Profile, LossReason::WindowFull, 1);
             return;
@@ -134,17 +197,31 @@ impl Profile {
                 thread_name: self.thread_name(&sample.head.task),
                 frames: frames(sample, process),
                 count: 1,
+                spans: Vec::new(),
+                moments: moment.into_iter().collect(),
             };
             self.stacks.insert(key, stack);
         }
         self.ledger.represented(Signal::Profile, 1);
     }
 
+    /// Looks for the requests of the samples so far, before those who know them forget.
+    pub fn join(&mut self, serving: impl Fn(Moment) -> Serving) {
+        self.stacks.values_mut().for_each(|stack| stack.join(&serving));
+    }
+
     /// Ends the window and starts the next one.
     pub fn flush(&mut self, start_unix_ns: u64, duration_ns: u64) -> Window {
         self.thread_names.clear();
+        self.moments_left = self.moments_max;
         let stacks = std::mem::take(&mut self.stacks).into_values().collect();
         Window { start_unix_ns, duration_ns, period_ns: self.period_ns, stacks }
+    }
+
+    /// The sample's moment, if its request is looked for.
+    fn moment(&mut self, sample: &Sample<'_>) -> Option<Moment> {
+        self.moments_left = self.moments_left.checked_sub(1)?;
+        Some(Moment { thread: sample.head.task.tid, time_ns: sample.head.head.time_ns })
     }
 
     fn thread_name(&mut self, task: &Task) -> Arc<str> {

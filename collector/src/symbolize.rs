@@ -88,15 +88,16 @@ impl Symbolizer {
                 profiles.len() - 1
             });
             let profile = &mut profiles[index];
+            profile.samples.extend(stack.by_span().into_iter().map(|(span, count)| Sample {
+                process: Arc::clone(&stack.process),
+                thread_name: Arc::clone(&stack.thread_name),
+                stack: locations.clone(),
+                count,
+                span,
+            }));
             if stack.subject.revision > profile.subject.revision {
                 profile.subject = stack.subject;
             }
-            profile.samples.push(Sample {
-                process: stack.process,
-                thread_name: stack.thread_name,
-                stack: locations,
-                count: stack.count,
-            });
         }
         self.end_window();
         profiles
@@ -127,6 +128,8 @@ impl Symbolizer {
             thread_name: thread_name.into(),
             frames,
             count: 1,
+            spans: Vec::new(),
+            moments: Vec::new(),
         };
         let stacks = [stack];
         self.native.prepare(&stacks, &Peers::of(&stacks).with_root(root));

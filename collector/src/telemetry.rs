@@ -60,7 +60,7 @@ impl Profile {
     }
 }
 
-/// One distinct stack of one thread name of one process.
+/// One distinct stack of one thread name of one process, in one request or in none.
 #[derive(Debug)]
 pub struct Sample {
     /// The process.
@@ -71,6 +71,8 @@ pub struct Sample {
     pub stack: Vec<Arc<Location>>,
     /// How many times it was seen.
     pub count: u64,
+    /// The request that its thread served meanwhile, if that is proven.
+    pub span: Option<SpanContext>,
 }
 
 /// An operation that took longer than the user's threshold.

@@ -26,6 +26,8 @@ pub struct Stack {
     pub frames: Vec<Frame>,
     /// How many samples.
     pub count: u64,
+    /// Ids of the trace and the span that these samples were in; empty for none, and where the format has none.
+    pub span: (Vec<u8>, Vec<u8>),
 }
 
 /// A function on a stack.
@@ -251,6 +253,7 @@ impl<'d> Reader<'d> {
         expect_zero(&dictionary.function_table);
         expect_zero(&dictionary.location_table);
         expect_zero(&dictionary.stack_table);
+        expect_zero(&dictionary.link_table);
         Self { dictionary }
     }
 
@@ -265,6 +268,7 @@ impl<'d> Reader<'d> {
         let mut frames: Vec<Frame> =
             stack.location_indices.iter().flat_map(|&index| self.frames(index)).collect();
         frames.reverse();
+        let link = entry(&self.dictionary.link_table, sample.link_index);
         Stack {
             resource: resource.clone(),
             process: attribute("process.executable.name"),
@@ -272,6 +276,7 @@ impl<'d> Reader<'d> {
             thread: attribute("thread.name"),
             frames,
             count: (value / period).unsigned_abs(),
+            span: (link.trace_id.clone(), link.span_id.clone()),
         }
     }
 

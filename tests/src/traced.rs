@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, STOP_MAX};
 use crate::ledger::Books;
+use crate::profile::{self, Stack};
 use crate::receiver::{Behaviour, Protocol, Receiver};
 use crate::spans::Span;
 
@@ -39,6 +40,8 @@ pub struct Traced {
 pub struct Told {
     /// Its spans.
     pub spans: Vec<Span>,
+    /// Its samples.
+    pub stacks: Vec<Stack>,
     /// All of its telemetry as it is encoded.
     pub bytes: Vec<u8>,
     /// Its ledger.
@@ -106,7 +109,12 @@ impl Traced {
         let books = self.agent.finish(STOP_MAX).expect_code(0).books();
         books.expect_balance();
         assert_eq!(self.receiver.complaints(), Vec::<String>::new());
-        let told = Told { spans: self.receiver.spans(), bytes: self.receiver.bytes(), books };
+        let told = Told {
+            spans: self.receiver.spans(),
+            stacks: profile::of_requests(&self.receiver.profiles()),
+            bytes: self.receiver.bytes(),
+            books,
+        };
         assert_eq!(told.books.of("span").exported, Some(told.spans.len() as u64), "all that was sent came");
         told
     }

@@ -1,4 +1,5 @@
-"""A service with a thread for each connection. `shop.py PORT [NEXT_PORT]`: asks the next service, then answers.
+"""A service with a thread for each connection. `shop.py PORT [NEXT_PORT]`: asks the next service, then answers; `/burn/N` takes
+100 ms of processor time.
 
 All calls block: what a request causes is done by the thread that received it, before the answer.
 """
@@ -6,6 +7,7 @@ import http.client
 import http.server
 import sys
 import threading
+import time
 
 port = int(sys.argv[1])
 next_port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
@@ -21,6 +23,12 @@ def ask_next(path):
     return response.status
 
 
+def burn():
+    end = time.thread_time() + 0.1
+    while time.thread_time() < end:
+        pass
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Head and body in one write, as servers do.
@@ -28,6 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         status = 500 if self.path.startswith("/fail") else 200
+        if self.path.startswith("/burn/"):
+            burn()
         if next_port:
             status = max(status, ask_next(self.path))
         body = b"done"

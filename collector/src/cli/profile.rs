@@ -75,6 +75,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         filter,
         frequency_hz: config.kernel.frequency_hz,
         stacks_max: STACKS_MAX,
+        has_sample_spans: false,
         flows: None,
         statistics_always: false,
         names,

@@ -53,6 +53,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
         filter: Filter::All,
         frequency_hz: config.kernel.frequency_hz,
         stacks_max: STACKS_MAX,
+        has_sample_spans: true,
         flows: config.flows.clone(),
         statistics_always: arguments.statistics,
         names: names.clone(),

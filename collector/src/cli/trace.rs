@@ -66,6 +66,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
         filter: Filter::All,
         frequency_hz: FREQUENCY_HZ,
         stacks_max: STACKS_MAX,
+        has_sample_spans: false,
         flows: config.flows.clone(),
         statistics_always: false,
         names,

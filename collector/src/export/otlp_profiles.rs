@@ -1,7 +1,7 @@
 //! Profiles -> the OTLP profiles signal (`opentelemetry-proto` 1.10, `profiles/v1development`).
 //!
 //! One `ResourceProfiles` per subject, one dictionary per message with the zero value at index 0, values without
-//! timestamps (one aggregated value per stack). Refuses: symbols or names of its own.
+//! timestamps (one aggregated value per stack and request, which is the sample's link). Refuses: symbols or names of its own.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::profiles::v1development as proto;
 use super::SCOPE_NAME;
 use super::resource::{HostResource, scope};
 use super::table::Table;
-use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample};
+use crate::telemetry::{FrameKind, Line, Location, Mapping, Profile, Sample, SpanContext};
 
 /// The request for a backend.
 pub fn profiles_request(profiles: &[Profile], host: &HostResource) -> ExportProfilesServiceRequest {
@@ -69,6 +69,7 @@ struct Dictionary {
     /// Keyed by the place in memory: a location is shared by all stacks of a window that hold it.
     locations: Table<*const Location, proto::Location>,
     stacks: Table<Vec<i32>, proto::Stack>,
+    links: Table<SpanContext, proto::Link>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -86,6 +87,7 @@ impl Default for Dictionary {
             functions: Table::new(proto::Function::default()),
             locations: Table::new(proto::Location::default()),
             stacks: Table::new(proto::Stack::default()),
+            links: Table::new(proto::Link::default()),
         }
     }
 }
@@ -113,7 +115,13 @@ impl Dictionary {
         }
         let count = i64::try_from(sample.count).unwrap_or(i64::MAX);
         let values = vec![count.saturating_mul(period_ns)];
-        proto::Sample { stack_index, attribute_indices, values, ..proto::Sample::default() }
+        let link_index = sample.span.map_or(0, |span| self.link(span));
+        proto::Sample { stack_index, attribute_indices, link_index, values, ..proto::Sample::default() }
+    }
+
+    fn link(&mut self, span: SpanContext) -> i32 {
+        let SpanContext { trace_id, span_id } = span;
+        self.links.index(span, || proto::Link { trace_id: trace_id.to_vec(), span_id: span_id.to_vec() })
     }
 
     fn location(&mut self, location: &Arc<Location>) -> i32 {
@@ -181,7 +189,7 @@ impl Dictionary {
             mapping_table: self.mappings.into_entries(),
             location_table: self.locations.into_entries(),
             function_table: self.functions.into_entries(),
-            link_table: vec![proto::Link::default()],
+            link_table: self.links.into_entries(),
             string_table: self.strings.into_entries(),
             attribute_table: self.attributes.into_entries(),
             stack_table: self.stacks.into_entries(),
@@ -204,7 +212,11 @@ mod tests {
         assert_eq!(dictionary.function_table[0], proto::Function::default());
         assert_eq!(dictionary.attribute_table[0], proto::KeyValueAndUnit::default());
         assert_eq!(dictionary.stack_table[0], proto::Stack::default());
-        assert_eq!(dictionary.link_table, [proto::Link::default()]);
+        let link = proto::Link {
+            trace_id: fixture::SPAN.trace_id.to_vec(),
+            span_id: fixture::SPAN.span_id.to_vec(),
+        };
+        assert_eq!(dictionary.link_table, [proto::Link::default(), link]);
 
         let profile = &data.resource_profiles[0].scope_profiles[0].profiles[0];
         let mut folded = Vec::new();
@@ -220,6 +232,7 @@ mod tests {
             folded.push((names.join(","), sample.values.clone()));
             assert!(sample.timestamps_unix_nano.is_empty() && profile.period > 0);
         }
+        assert_eq!(profile.samples.iter().map(|sample| sample.link_index).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(folded, fixture::expected_stacks_in_ns());
     }
 }

@@ -63,7 +63,7 @@ pub struct SpanLink {
 }
 
 /// Which span something else happened in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanContext {
     /// The trace.
     pub trace_id: [u8; 16],
