@@ -38,7 +38,10 @@ pub fn profiles() -> Vec<Profile> {
         start_unix_ns: 1_000_000_000,
         duration_ns: 5_000_000_000,
         period_ns: 10,
-        samples: vec![sample(vec![work, Arc::clone(&main)], 3, None), sample(vec![read, main], 2, Some(SPAN))],
+        samples: vec![
+            sample(vec![work, Arc::clone(&main)], 3, None),
+            sample(vec![read, main], 2, Some(SPAN)),
+        ],
     }]
 }
 

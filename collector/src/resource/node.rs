@@ -26,6 +26,7 @@ mod stat;
 mod system;
 #[cfg(test)]
 mod tests;
+mod timex;
 mod vmstat;
 
 use std::collections::HashSet;
@@ -66,7 +67,7 @@ struct Reading<'a> {
 type Area = fn(&mut Reading<'_>) -> Result<Vec<Metric>>;
 
 /// Areas by the names of node_exporter's collectors. `stat`, `cpu` and `netclass` remember something, and come apart.
-const AREAS: [(&str, Area); 15] = [
+const AREAS: [(&str, Area); 16] = [
     ("loadavg", load::metrics),
     ("meminfo", memory::metrics),
     ("vmstat", vmstat::metrics),
@@ -82,6 +83,7 @@ const AREAS: [(&str, Area); 15] = [
     ("time", system::time),
     ("entropy", system::entropy),
     ("conntrack", system::tracked_connections),
+    ("timex", timex::metrics),
 ];
 
 impl NodeResources {
