@@ -199,9 +199,14 @@ impl Connection {
         }
     }
 
-    /// The connection, as both of its ends name it.
-    pub fn line(&self) -> Line {
-        if self.sequence == 0 { Line::Addresses(self.client_first()) } else { Line::Number(self.sequence) }
+    /// The connection, as both of its ends name it. `other` is the connection as its other end sees it, if that is known.
+    pub fn line_of(&self, is_client: bool, other: Option<Ends>) -> Line {
+        let asker = if is_client { Some(self.ends.local) } else { other.map(|other| other.local) };
+        match asker.filter(|asker| self.is_datagram() && !asker.ip().is_unspecified()) {
+            Some(asker) => Line::Asker(asker),
+            None if self.sequence == 0 => Line::Addresses(self.client_first()),
+            None => Line::Number(self.sequence),
+        }
     }
 
     /// Its ends, the client's first.

@@ -81,7 +81,9 @@ pub fn span(
         attributes,
         error,
     };
-    let wire = Wire { line: connection.line(), position: first.position, is_client: is_client(side) };
+    let is_client = is_client(side);
+    let line = connection.line_of(is_client, other);
+    let wire = Wire { line, position: first.position, is_client };
     Waiting { span, context: exchange.context, place, wire, series, must_stay }
 }
 

@@ -25,6 +25,8 @@ pub enum Line {
     Addresses(Ends),
     /// By a number that the kernel has at both ends.
     Number(u64),
+    /// Datagrams, by who asks: a server that listens at all addresses of its host does not know at which one it was asked.
+    Asker(SocketAddr),
 }
 
 /// One end of a connection, under a name that the other end can tell.
@@ -59,11 +61,12 @@ impl Ends {
 }
 
 impl Line {
-    /// The client's end of it.
-    pub fn client_end(self) -> End {
+    /// The client's end of it, where that is known by this name.
+    pub fn client_end(self) -> Option<End> {
         match self {
-            Self::Addresses(ends) => End::Addresses(ends),
-            Self::Number(number) => End::Numbered { number, is_client: true },
+            Self::Addresses(ends) => Some(End::Addresses(ends)),
+            Self::Number(number) => Some(End::Numbered { number, is_client: true }),
+            Self::Asker(_) => None,
         }
     }
 }

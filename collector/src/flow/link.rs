@@ -66,7 +66,7 @@ pub struct Place {
 pub struct Wire {
     /// The connection.
     pub line: Line,
-    /// Bytes that went the same way before its first one.
+    /// Bytes that went the same way before its first one; of datagrams a number that both ends say.
     pub position: u64,
     /// Whether this is the client's end of it.
     pub is_client: bool,
@@ -95,6 +95,7 @@ struct Settled {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     is_sampled: bool,
+    start_ns: u64,
     end_ns: u64,
 }
 
@@ -227,7 +228,11 @@ impl Linker {
             return;
         }
         if message.head.way == Way::Sent as u16 {
-            return self.answered(&connection.end());
+            // A call that sends ends late where its thread lost the CPU: the next request may have been received meanwhile.
+            if connection.is_idle() {
+                self.answered(&connection.end());
+            }
+            return;
         }
         let thread = message.head.tid;
         let end = connection.end();
@@ -342,11 +347,13 @@ impl Linker {
         let age_ns = now_ns.saturating_sub(waiting.place.end_ns);
         if !waiting.wire.is_client {
             let other = Wire { is_client: true, ..waiting.wire };
-            if let Some(parent) = self.settled.get(&other) {
+            if let Some(parent) = self.settled.get(&other).filter(|parent| parent.may_be_asker(waiting)) {
                 return Parent::Found(*parent, Proof::Connection);
             }
-            let may_come = awaited.contains(&other) && age_ns < PARENT_NS
-                || self.local.contains_key(&waiting.wire.line.client_end()) && age_ns < OTHER_END_NS;
+            let client_end = waiting.wire.line.client_end();
+            let is_local = client_end.is_none_or(|end| self.local.contains_key(&end));
+            let may_come =
+                awaited.contains(&other) && age_ns < PARENT_NS || is_local && age_ns < OTHER_END_NS;
             if may_come {
                 return Parent::Later;
             }
@@ -354,7 +361,8 @@ impl Linker {
         if let Some(context) = &waiting.context {
             let is_sampled = context.is_sampled != Some(false);
             let (trace_id, span_id) = (context.trace_id, context.span_id);
-            return Parent::Found(Settled { trace_id, span_id, is_sampled, end_ns: 0 }, Proof::Header);
+            let parent = Settled { trace_id, span_id, is_sampled, start_ns: 0, end_ns: 0 };
+            return Parent::Found(parent, Proof::Header);
         }
         if waiting.wire.is_client {
             self.parent_by_thread(waiting, age_ns, awaited)
@@ -427,8 +435,9 @@ impl Linker {
             }
         };
         span.trace_state = context.map(|context| context.state).unwrap_or_default();
+        let (trace_id, span_id) = (span.trace_id, span.span_id);
         let settled =
-            Settled { trace_id: span.trace_id, span_id: span.span_id, is_sampled, end_ns: place.end_ns };
+            Settled { trace_id, span_id, is_sampled, start_ns: place.start_ns, end_ns: place.end_ns };
         if self.settled.len() < SETTLED_MAX {
             self.settled.insert(wire, settled);
             self.ages.push_back((place.end_ns, wire));
@@ -470,6 +479,14 @@ fn own_doubt(place: &Place) -> Option<Doubt> {
 }
 
 impl Settled {
+    /// Whether it may be the other end of what stands at the same place. Who asks by datagrams uses its numbers again.
+    fn may_be_asker(&self, waiting: &Waiting) -> bool {
+        match waiting.wire.line {
+            Line::Asker(_) => (self.start_ns..=self.end_ns).contains(&waiting.place.start_ns),
+            Line::Addresses(_) | Line::Number(_) => true,
+        }
+    }
+
     /// A link to it; none to a span that is not kept.
     fn link(&self, doubt: Doubt) -> Option<SpanLink> {
         let to = SpanContext { trace_id: self.trace_id, span_id: self.span_id };
@@ -562,7 +579,7 @@ mod tests {
         for side in sides {
             let Waiting { wire, span, .. } = waiting(side, None);
             let Line::Addresses(ends) = wire.line else { panic!("sides have addresses") };
-            let end = wire.line.client_end();
+            let end = wire.line.client_end().expect("a connection");
             if side.kind == SpanKind::Client {
                 linker.local.insert(end, Local { subject: span.subject, ends, connection: 0 });
             } else {
@@ -575,7 +592,7 @@ mod tests {
         for side in sides {
             let waiting = waiting(side, None);
             if side.kind == SpanKind::Server {
-                linker.answered(&waiting.wire.line.client_end());
+                linker.answered(&waiting.wire.line.client_end().expect("a connection"));
             }
             linker.add(waiting);
             linker.turn(side.end_ms * 1_000_000, &sampler, &mut requests);
@@ -669,7 +686,7 @@ mod tests {
         let ms = 1_000_000;
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Nothing);
         let server = waiting(&server("b", 1, 8, (1, 19)), None);
-        linker.serving.entry(8).or_default().insert(server.wire.line.client_end());
+        linker.serving.entry(8).or_default().extend(server.wire.line.client_end());
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Later);
         linker.serving.clear();
         linker.add(server);
@@ -680,6 +697,36 @@ mod tests {
         assert_eq!(linker.serving(8, 3 * ms, 5 * ms), Serving::Known(known));
         assert_eq!(linker.serving(9, 3 * ms, 5 * ms), Serving::Nothing);
         assert_eq!(linker.serving(8, 3 * ms, 25 * ms), Serving::Nothing);
+    }
+
+    /// Exchanges of datagrams by who asked, with which number, and when; expects what is above each.
+    #[test]
+    fn a_number_that_is_used_again_is_another_question() {
+        let mut linker = Linker::new(true, Arc::default());
+        let sampler = Sampler::new(SamplingOptions { ratio: 1.0, per_second_max: 9, slow_ns: u64::MAX });
+        let mut requests = Requests::default();
+        let mut add = |side: Side, port: u16, position: u64| {
+            let mut waiting = waiting(&side, None);
+            waiting.wire.line = Line::Asker(([127, 0, 0, 1], port).into());
+            waiting.wire.position = position;
+            linker.add(waiting);
+            linker.turn(side.end_ms * 1_000_000, &sampler, &mut requests);
+        };
+        add(client("a", 1, 7, (0, 10)), 5000, 9);
+        add(client("b", 1, 7, (20, 30)), 5000, 9);
+        add(server("of b", 2, 8, (22, 28)), 5000, 9);
+        add(server("of nobody here", 2, 8, (22, 28)), 6000, 9);
+        add(server("late", 2, 8, (40, 41)), 5000, 9);
+        add(server("of another number", 2, 8, (22, 28)), 5000, 8);
+        linker.settle_all(&sampler, &mut requests);
+        let spans = linker.take_spans(0);
+        let name = |id: [u8; 8]| spans.iter().find(|span| span.span_id == id).map(|span| &*span.name);
+        let joined: Vec<(&str, Option<&str>)> = spans
+            .iter()
+            .filter(|span| span.parent.is_some())
+            .map(|span| (&*span.name, span.parent.and_then(|(id, _)| name(id))))
+            .collect();
+        assert_eq!((spans.len(), joined), (6, vec![("of b", Some("b"))]));
     }
 
     #[test]

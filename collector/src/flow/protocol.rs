@@ -52,7 +52,8 @@ pub struct Mark {
     pub thread: u32,
     /// How often the thread had asked an event queue.
     pub polls: u32,
-    /// Where in the bytes of its direction the piece begins, or the message that began in it.
+    /// Where in the bytes of its direction the piece begins, or the message that began in it; of a datagram the number that
+    /// both ends say.
     pub position: u64,
     /// What the thread had spent its time on.
     pub times: Times,

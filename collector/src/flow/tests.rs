@@ -15,13 +15,17 @@ fn flows(ledger: &Arc<Ledger>) -> Flows {
 }
 
 fn open(flows: &mut Flows, number: u64) {
+    open_as(flows, number, Role::Client);
+}
+
+fn open_as(flows: &mut Flows, number: u64, role: Role) {
     let head = Head { kind: 0, record_bytes: 0, time_ns: 1 };
     let record = OpenRecord {
         head,
         task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
         connection: number,
         ends: RawEnds { addresses: [[127; 16]; 2], ports: [5000, 5432], family: 2, protocol: 6 },
-        role: Role::Client as u32,
+        role: role as u32,
         padding: 0,
         sequence: number,
         key: number,
@@ -31,6 +35,20 @@ fn open(flows: &mut Flows, number: u64) {
 }
 
 fn send(flows: &mut Flows, connection: u64, bytes: &[u8], number: u32, position: u64) {
+    say(flows, connection, (Way::Sent, 1, 1), bytes, number, position);
+}
+
+/// Which way, by which thread, and after how many turns.
+type Moved = (Way, u32, u32);
+
+fn say(
+    flows: &mut Flows,
+    connection: u64,
+    (way, tid, turns): Moved,
+    bytes: &[u8],
+    number: u32,
+    position: u64,
+) {
     let head = MessageHead {
         head: Head { kind: 0, record_bytes: 0, time_ns: u64::from(number) },
         connection,
@@ -38,10 +56,10 @@ fn send(flows: &mut Flows, connection: u64, bytes: &[u8], number: u32, position:
         length: bytes.len() as u32,
         captured: bytes.len() as u32,
         tgid: 1,
-        tid: 1,
+        tid,
         number,
-        turns: 1,
-        way: Way::Sent as u16,
+        turns,
+        way: way as u16,
         is_after_skip: 0,
         polls: 0,
         begun_ns: 0,
@@ -138,6 +156,21 @@ fn a_connection_whose_end_was_lost_is_found() {
     let account = ledger.account(Signal::Span);
     assert_eq!(account.lost, [(LossReason::ExchangeBroken, 1)]);
     assert_eq!(account.represented, 0);
+}
+
+/// A thread loses its CPU before its call that sends the response has ended, and another one receives the next request.
+#[test]
+fn a_call_that_ends_late_does_not_end_what_another_thread_serves() {
+    const REQUEST: &[u8] = b"GET /orders HTTP/1.1\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let mut flows = flows(&Arc::default());
+    open_as(&mut flows, 1, Role::Server);
+    say(&mut flows, 1, (Way::Received, 7, 1), REQUEST, 1, 0);
+    say(&mut flows, 1, (Way::Received, 8, 1), REQUEST, 2, REQUEST.len() as u64);
+    say(&mut flows, 1, (Way::Sent, 7, 2), RESPONSE, 3, 0);
+    assert_eq!([7, 8].map(|thread| flows.serving(thread, 9, 9)), [Serving::Nothing, Serving::Later]);
+    say(&mut flows, 1, (Way::Sent, 8, 2), RESPONSE, 4, RESPONSE.len() as u64);
+    assert_eq!(flows.serving(8, 9, 9), Serving::Nothing);
 }
 
 /// A datagram socket that says nothing more has no answer, unless it may have been lost.

@@ -182,7 +182,10 @@ impl Dns {
             self.pending.pop_front();
             output.abandoned += 1;
         }
-        let (extent, is_partial) = (received.extent, received.is_partial);
+        let (mut extent, is_partial) = (received.extent, received.is_partial);
+        if self.transport == Transport::Udp {
+            extent.first.position = id.into();
+        }
         self.pending.push_back(Pending { id, question, extent, is_partial });
     }
 
