@@ -4,7 +4,7 @@
 //! Refuses: machines with a unified block controller; there the ids are the same.
 
 use std::collections::HashMap;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::identity::{CgroupName, Key};
@@ -65,7 +65,8 @@ impl BlockCgroups {
     }
 }
 
-/// The owner of each directory below a mount, by inode number.
+/// The owner of each directory below a mount, by inode number. One with two links has no directories below it (inode(7)), and
+/// a cgroup's directory has forty files to read past.
 fn walk(mount: &Path) -> HashMap<u64, Option<Key>> {
     let mut owners = HashMap::new();
     let mut waiting = vec![mount.to_path_buf()];
@@ -74,11 +75,14 @@ fn walk(mount: &Path) -> HashMap<u64, Option<Key>> {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || owners.len() >= DIRECTORIES_MAX {
                 continue;
             }
+            let Ok(metadata) = entry.metadata() else { continue };
             let path = entry.path();
             let below = path.strip_prefix(mount).unwrap_or(&path).to_string_lossy().into_owned();
             let name = CgroupName::parse(&format!("/{below}"));
-            owners.insert(entry.ino(), name.key());
-            waiting.push(path);
+            owners.insert(metadata.ino(), name.key());
+            if metadata.nlink() != 2 {
+                waiting.push(path);
+            }
         }
     }
     owners

@@ -200,8 +200,7 @@ impl ContainerResources {
     fn update_entries(&mut self, now_unix_ns: u64) {
         let found = self.walk.walk(&self.hierarchies, &mut self.buffers, &mut *self.classify);
         self.entries.retain(|path, entry| found.get(path).is_some_and(|found| found.inode == entry.inode));
-        let hot = self.entries.values().filter(|entry| entry.hot.is_some()).count();
-        self.hot_files = hot::FILES_PER_CGROUP * hot;
+        self.hot_files = self.entries.values().filter_map(|entry| entry.hot.as_ref()).map(Hot::files).sum();
         let new: Vec<(Arc<str>, Found)> = found
             .iter()
             .filter(|(path, _)| !self.entries.contains_key(*path))
@@ -235,7 +234,7 @@ impl ContainerResources {
             return None;
         }
         let hot = Hot::open(&self.hierarchies, path);
-        self.hot_files += if hot.is_some() { hot::FILES_PER_CGROUP } else { 0 };
+        self.hot_files += hot.as_ref().map_or(0, Hot::files);
         hot
     }
 
