@@ -66,8 +66,8 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
     let rows = loads.iter().map(Row::of).collect::<Vec<_>>();
     let text = format!(
         "About {} per run, {} rounds: every program by turns beside no agent, twice beside an agent with one of the \
-         settings, beside no agent, and so on; each agent's runs are paired with those before and after it. {FREQUENCY_HZ} \
-         Hz, and a backend on the same machine. dd: 128 MiB at a time, `bs={COPY_BLOCK_BYTES}`; from /dev/zero to /dev/null \
+         settings, beside no agent, and so on; each agent's runs are paired with those before and after it; it has met each program \
+         once before. {FREQUENCY_HZ} Hz, and a backend on the same machine. dd: 128 MiB at a time, `bs={COPY_BLOCK_BYTES}`; from /dev/zero to /dev/null \
          it does nothing but system calls, which is the worst case and has no target. nginx: one worker, a file of {} bytes, \
          `wrk` with {} connections. PostgreSQL: pgbench with {} clients at scale {}, no wait for the disk. Redis: GET by \
          redis-benchmark with {} connections, one request at a time on each. The agent's defaults watch system calls and \
@@ -125,6 +125,9 @@ fn measure_round(bench: &Bench, loads: &mut [Load], round: usize) -> Result<()> 
         // Another agent begins each round.
         let agent_index = (round + turn) % AGENTS.len();
         let mut agent = Agent::start_with(bench, FREQUENCY_HZ, AGENTS[agent_index].1)?;
+        agent.run_for(bench.plan.settle)?;
+        // It names the functions of programs and of the kernel when it first meets them, which is its start and no rate.
+        visit(loads)?;
         agent.run_for(bench.plan.settle)?;
         let with = [visit(loads)?, visit(loads)?];
         agent.stop(bench)?;

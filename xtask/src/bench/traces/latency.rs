@@ -1,6 +1,6 @@
 //! How much later a server answers beside the agent: at its limit, and well below.
 //!
-//! Refuses: one long run of each; as with speeds, runs alternate.
+//! Refuses: one long run of each; as with speeds, runs alternate. And the agent's start, as with speeds.
 
 use anyhow::Result;
 
@@ -29,6 +29,8 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
         let before = visit(bench, &nginx)?;
         let mut agent = Agent::start_with(bench, FREQUENCY_HZ, &[])?;
         agent.run_for(bench.plan.settle)?;
+        visit(bench, &nginx)?;
+        agent.run_for(bench.plan.settle)?;
         let with = [visit(bench, &nginx)?, visit(bench, &nginx)?];
         agent.stop(bench)?;
         let after = visit(bench, &nginx)?;
@@ -49,7 +51,7 @@ pub fn measure(bench: &Bench) -> Result<Measured> {
     let text = format!(
         "nginx as under \"Programs that do I/O\". At full load `wrk` asks as fast as it can and tells its p99; below it a client \
          asks {PACE} times a second over {} connections and takes the median. Runs of {}, {} rounds in the order without, \
-         with, with, without; the agent has its defaults.\n\n{}",
+         with, with, without; the agent has its defaults, and has met the load once before.\n\n{}",
         paced::CONNECTIONS,
         seconds(bench.plan.traces_run),
         bench.plan.traces_rounds,
