@@ -7,7 +7,7 @@ mod held;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::{SendError, SyncSender, TrySendError};
 use std::time::Duration;
 
 use collector_common::event::Event;
@@ -231,7 +231,7 @@ impl Pipeline {
             let phase_ns = (now_ns - self.started_ns) % STATISTICS_PERIOD_NS;
             self.kernel.set_statistics(self.options.statistics_always || phase_ns <= STATISTICS_ON_NS);
             let Self { profile, flows, .. } = self;
-            profile.join(|moment| served_at(flows.as_ref(), moment));
+            profile.join(|Moment { thread, time_ns }| served(flows.as_ref(), thread, time_ns, time_ns));
         }
         self.tell_deaths(now_ns);
         if now_ns.saturating_sub(self.reap_ns) >= REAP_NS {
@@ -251,7 +251,7 @@ impl Pipeline {
         let Self { crashes, flows, .. } = self;
         if let Some(crashes) = crashes {
             let flows = flows.as_ref();
-            crashes.turn(now_ns, |thread, time_ns| served_at(flows, Moment { thread, time_ns }));
+            crashes.turn(now_ns, |thread, time_ns| served(flows, thread, time_ns, time_ns));
         }
     }
 
@@ -363,30 +363,35 @@ impl Pipeline {
             Some(flows) => flows.flush(offset_ns, is_last),
             None => Vec::new(),
         };
-        let flows = &self.flows;
+        let flows = self.flows.as_ref();
         let slow_operations = self.slow_operations.flush(is_last, |operation| {
             let end_ns = operation.time_unix_ns.saturating_sub(offset_ns);
             let start_ns = end_ns.saturating_sub(operation.duration_ns);
-            flows
-                .as_ref()
-                .map_or(Serving::Nothing, |flows| flows.serving(operation.thread_id, start_ns, end_ns))
+            served(flows, operation.thread_id, start_ns, end_ns)
         });
         self.held.push(now_ns, Flush { window, slow_operations, spans });
     }
 
-    /// Sends on what has its names and requests. A symbolizer that is behind costs the window, counted; at the stop (`u64::MAX`) it is
-    /// waited for.
+    /// Sends on what has its names and requests. A symbolizer that is behind costs the window, counted; at the stop
+    /// (`u64::MAX`) it is waited for.
     fn send(&mut self, now_ns: u64) {
         let Self { held, flows, options, output, ledger, .. } = self;
-        let serving = |moment| served_at(flows.as_ref(), moment);
-        while let Some(flush) = held.next(now_ns, options.names.stats(), serving) {
-            let unsent = if now_ns == u64::MAX {
-                output.send(flush).err().map(|error| error.0)
-            } else {
-                output.try_send(flush).err().map(|error| match error {
-                    TrySendError::Full(flush) | TrySendError::Disconnected(flush) => flush,
-                })
+        let serving = |Moment { thread, time_ns }| served(flows.as_ref(), thread, time_ns, time_ns);
+        while let Some(flush) = held.next(now_ns, serving) {
+            let (named, unnamed) = held::by_name(&flush);
+            let sent = match now_ns {
+                u64::MAX => output.send(flush).map_err(|SendError(flush)| TrySendError::Disconnected(flush)),
+                _ => output.try_send(flush),
             };
+            let unsent = match sent {
+                Ok(()) => None,
+                Err(TrySendError::Disconnected(flush)) => Some(flush),
+                Err(TrySendError::Full(flush)) => match held.give_back(flush) {
+                    Ok(()) => return,
+                    Err(flush) => Some(flush),
+                },
+            };
+            options.names.stats().count_records(named, unnamed);
             let Some(flush) = unsent else { continue };
             ledger.lost(Signal::Profile, LossReason::SymbolizerBehind, flush.window.sample_count());
             let slow = flush.slow_operations.len() as u64;
@@ -458,9 +463,9 @@ fn observe(
     }
 }
 
-/// What a thread served at some time.
-fn served_at(flows: Option<&Flows>, Moment { thread, time_ns }: Moment) -> Serving {
-    flows.map_or(Serving::Nothing, |flows| flows.serving(thread, time_ns, time_ns))
+/// What a thread served from one moment to another: nothing that is known where connections are not followed.
+fn served(flows: Option<&Flows>, thread: u32, start_ns: u64, end_ns: u64) -> Serving {
+    flows.map_or(Serving::Nothing, |flows| flows.serving(thread, start_ns, end_ns))
 }
 
 /// How far the kernel's clocks are from the epoch now.

@@ -85,11 +85,10 @@ pub struct Stack {
 
 impl Stack {
     /// The samples by the request that was served in them: how many in which one, and in none.
-    pub fn by_span(&self) -> Vec<(Option<SpanContext>, u64)> {
-        let mut spans = self.spans.clone();
-        spans.sort_unstable();
-        let of_none = self.count.saturating_sub(spans.len() as u64);
-        let of_spans = spans.chunk_by(PartialEq::eq).map(|same| (Some(same[0]), same.len() as u64));
+    pub fn by_span(&mut self) -> Vec<(Option<SpanContext>, u64)> {
+        self.spans.sort_unstable();
+        let of_none = self.count.saturating_sub(self.spans.len() as u64);
+        let of_spans = self.spans.chunk_by(PartialEq::eq).map(|same| (Some(same[0]), same.len() as u64));
         (of_none > 0).then_some((None, of_none)).into_iter().chain(of_spans).collect()
     }
 

@@ -75,7 +75,7 @@ impl Symbolizer {
         let mut locations = HashMap::new();
         let mut profiles: Vec<Profile> = Vec::new();
         let mut by_subject: HashMap<Key, usize> = HashMap::new();
-        for stack in window.stacks {
+        for mut stack in window.stacks {
             let locations = self.locations(&stack, &mut locations);
             let index = *by_subject.entry(stack.subject.key()).or_insert_with(|| {
                 profiles.push(Profile {
@@ -88,13 +88,18 @@ impl Symbolizer {
                 profiles.len() - 1
             });
             let profile = &mut profiles[index];
-            profile.samples.extend(stack.by_span().into_iter().map(|(span, count)| Sample {
-                process: Arc::clone(&stack.process),
-                thread_name: Arc::clone(&stack.thread_name),
-                stack: locations.clone(),
-                count,
-                span,
-            }));
+            let by_span = stack.by_span();
+            // The last one takes the locations; nearly all stacks are in no request, and have no other.
+            let locations = std::iter::repeat_n(locations, by_span.len());
+            for ((span, count), stack_locations) in by_span.into_iter().zip(locations) {
+                profile.samples.push(Sample {
+                    process: Arc::clone(&stack.process),
+                    thread_name: Arc::clone(&stack.thread_name),
+                    stack: stack_locations,
+                    count,
+                    span,
+                });
+            }
             if stack.subject.revision > profile.subject.revision {
                 profile.subject = stack.subject;
             }
