@@ -2,7 +2,7 @@
 //!
 //! Knows v1, v2 and hybrid machines. A collection walks the hierarchies, reads each cgroup once (numbers include nested
 //! ones) and forgets what went. A file costs 6 microseconds, so what changes less is read each [`MOST_EVERY`]th or
-//! [`SLOW_EVERY`]th time, spread over the collections. Refuses: names and pods, which the caller knows, and keeping any file of a container open.
+//! [`SLOW_EVERY`]th time, spread over the collections. Refuses: names and pods, which the caller knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The two files of a cgroup that tell whether it did anything since it was looked at: its processor time and its memory.
 //!
 //! Kept open, because opening costs four times the reading; an open file of a cgroup holds up nothing of its container, and
-//! says so when the cgroup is gone. So are the directories that they stand in: from there the other files are opened
+//! says so when the cgroup is gone. So are its directories in all hierarchies: from there the other files are opened
 //! without the four directories above. Refuses: more open files than [`files_max`]; what comes later is opened each time.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

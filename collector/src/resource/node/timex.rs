@@ -47,9 +47,6 @@ fn of_numbers(state: i32, numbers: &libc::timex, boot_unix_ns: u64) -> Vec<Metri
         ("tick_seconds", "s", "Seconds between clock ticks.", numbers.tick as f64 / US_PER_S),
         ("tai_offset_seconds", "s", "International Atomic Time (TAI) offset.", f64::from(numbers.tai)),
     ];
-    let gauge = |(name, unit, description, value): (&str, _, _, _)| {
-        node_gauge(format!("node_timex_{name}"), unit, description, value)
-    };
     let mut metrics: Vec<Metric> = gauges.into_iter().map(gauge).collect();
     if numbers.status & STA_PPSSIGNAL != 0 {
         metrics.extend(pulses(numbers, resolution, boot_unix_ns));
@@ -57,14 +54,19 @@ fn of_numbers(state: i32, numbers: &libc::timex, boot_unix_ns: u64) -> Vec<Metri
     metrics
 }
 
+/// A number by its name, its unit, what it is, and its value.
+fn gauge((name, unit, description, value): (&str, &'static str, &'static str, f64)) -> Metric {
+    node_gauge(format!("node_timex_{name}"), unit, description, value)
+}
+
 /// What is known of a pulse each second.
 fn pulses(numbers: &libc::timex, resolution: f64, boot_unix_ns: u64) -> Vec<Metric> {
     let gauges = [
-        ("frequency_hertz", "Hz", "Pulse per second frequency.", numbers.ppsfreq as f64 / SCALED_PPM),
-        ("jitter_seconds", "s", "Pulse per second jitter.", numbers.jitter as f64 / resolution),
-        ("shift_seconds", "s", "Pulse per second interval duration.", f64::from(numbers.shift)),
+        ("pps_frequency_hertz", "Hz", "Pulse per second frequency.", numbers.ppsfreq as f64 / SCALED_PPM),
+        ("pps_jitter_seconds", "s", "Pulse per second jitter.", numbers.jitter as f64 / resolution),
+        ("pps_shift_seconds", "s", "Pulse per second interval duration.", f64::from(numbers.shift)),
         (
-            "stability_hertz",
+            "pps_stability_hertz",
             "Hz",
             "Pulse per second stability, average of recent frequency changes.",
             numbers.stabil as f64 / SCALED_PPM,
@@ -80,9 +82,6 @@ fn pulses(numbers: &libc::timex, resolution: f64, boot_unix_ns: u64) -> Vec<Metr
             numbers.stbcnt,
         ),
     ];
-    let gauge = |(name, unit, description, value): (&str, _, _, _)| {
-        node_gauge(format!("node_timex_pps_{name}"), unit, description, value)
-    };
     let counter = |(name, description, value): (&str, _, _)| {
         node_counter(format!("node_timex_pps_{name}"), "", description, boot_unix_ns, value as f64)
     };
