@@ -2,7 +2,7 @@
 //!
 //! Refuses: a sample with the request of somebody else.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::thread;
 
 use tests::callers::curl;
@@ -12,13 +12,14 @@ use tests::spans;
 use tests::traced::Traced;
 use tests::workload::Program;
 
-const FREQUENCY_HZ: f64 = 97.0;
+/// Python's threads take turns of 5 ms. The default of 97 Hz runs in step with two of them for longer than a request.
+const FREQUENCY_HZ: f64 = 997.0;
 
 /// Callers at one time, and requests of each.
 const CALLERS: usize = 3;
 const REQUESTS: usize = 12;
 
-/// What the CPU time by samples and by the scheduler's clock may differ by, all requests together: one comes in 10 ms.
+/// What the CPU time of a request by samples and by the scheduler's clock may differ by.
 const RATIO: std::ops::RangeInclusive<f64> = 0.85..=1.15;
 
 #[test]
@@ -27,7 +28,7 @@ fn what_a_request_burned_carries_its_span() {
     // Beside it runs what serves nobody.
     let spin = Program::c("spin.c", &[]);
     let _spinning = spin.start(&[]);
-    let traced = Traced::start(Protocol::Grpc, &["profile.frequency_hz=97", "profile.window_ms=1000"]);
+    let traced = Traced::start(Protocol::Grpc, &["profile.frequency_hz=997", "profile.window_ms=1000"]);
     let urls = |caller: usize| -> Vec<String> {
         (0..REQUESTS)
             .map(|number| format!("http://{}/burn/{}", shop.address(), caller * REQUESTS + number))
@@ -56,19 +57,15 @@ fn what_a_request_burned_carries_its_span() {
         assert_eq!(*trace_id, span.trace_id);
         *sampled.entry(span_id).or_default() += stack.count;
     }
-    let served = told.at(shop.port(), false);
-    let on_cpu_s: f64 =
-        served.iter().map(|span| span.attribute("kansoku.time.on_cpu").parse::<f64>().expect("a time")).sum();
-    let sampled_s = sampled.values().sum::<u64>() as f64 / FREQUENCY_HZ;
-    println!(
-        "{} of {} requests have samples: {sampled_s:.2} s by samples, {on_cpu_s:.2} s by the scheduler; {without} samples \
-         of the service are in no request",
-        sampled.len(),
-        served.len()
-    );
-    let all: HashSet<&[u8]> = served.iter().map(|span| &*span.id).collect();
-    assert!(sampled.keys().all(|id| all.contains(id)), "only requests of the service");
-    // A missing one is no wrong one; the sum below says how much is missing.
-    assert!(sampled.len() * 10 >= served.len() * 9, "each burned ten samples");
-    assert!(RATIO.contains(&(sampled_s / on_cpu_s)), "{sampled_s} s of {on_cpu_s} s");
+    println!("{without} samples of the service are in no request");
+    let mut ratios = Vec::new();
+    for span in told.at(shop.port(), false) {
+        let sampled_s = sampled.remove(&*span.id).unwrap_or_default() as f64 / FREQUENCY_HZ;
+        let on_cpu_s: f64 = span.attribute("kansoku.time.on_cpu").parse().expect("a time");
+        ratios.push(sampled_s / on_cpu_s);
+    }
+    assert!(sampled.is_empty(), "samples carry spans of no request of the service");
+    ratios.sort_by(f64::total_cmp);
+    println!("of {} requests the CPU time by samples and by the scheduler: {ratios:.3?}", ratios.len());
+    assert!(ratios.iter().all(|ratio| RATIO.contains(ratio)));
 }
