@@ -2,6 +2,7 @@
 //!
 //! Refuses: looking at the system. What is exported is decided by the batch alone.
 
+mod any_value;
 mod backend;
 mod delta;
 #[cfg(test)]
@@ -19,13 +20,14 @@ pub mod prometheus;
 mod resource;
 mod slow_logs;
 mod table;
+mod wire;
 
 pub use backend::{Backend, MetricExporter};
 pub use delta::{Deltas, First, TemporalityPreference};
 pub use otlp_logs::{logs_request, stack_trace};
 pub use otlp_metrics::{MetricsRequests, metrics_requests};
 pub use otlp_profiles::{profiles_data, profiles_request};
-pub use otlp_traces::traces_request;
+pub use otlp_traces::traces_requests;
 pub use outbox::{Outbox, Receipts};
 pub use resource::HostResource;
 pub use slow_logs::summary;

@@ -12,7 +12,7 @@ use super::otlp::{self, DropReason, Exporter, Outcome, Payload};
 use super::slow_logs::slow_operations_request;
 use super::{
     Deltas, First, HostResource, Outbox, Receipts, TemporalityPreference, metrics_requests, profiles_request,
-    traces_request,
+    traces_requests,
 };
 use crate::clock::unix_ns;
 use crate::config::Config;
@@ -134,7 +134,15 @@ impl Backend {
     }
 
     fn push_spans(&self, spans: &[Span]) {
-        self.push_halved(otlp::Signal::Traces, spans, &traces_request, &|spans: &[Span]| spans.len() as u64);
+        for (request, spans) in traces_requests(spans, &self.host, REQUEST_BYTES_MAX) {
+            self.exporter.push(Payload {
+                signal: otlp::Signal::Traces,
+                body: request.into(),
+                records: spans,
+                items: spans,
+                ticket: NO_TICKET,
+            });
+        }
     }
 
     /// Queues a request of these items; halves what is too large, down to a single item. `records` is how many of the ledger's

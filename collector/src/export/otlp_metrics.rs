@@ -16,7 +16,6 @@ use crate::telemetry::{Metric, MetricKind, Owner, Snapshot, Vocabulary};
 
 mod packer;
 mod points;
-mod wire;
 
 use packer::{Packer, Piece};
 use points::data_point;

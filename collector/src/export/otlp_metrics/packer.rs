@@ -1,7 +1,7 @@
 //! Encoded points -> requests under a size.
 //!
 //! The size of a message within a message is known only when it is complete, but its prefix has at most
-//! [`NESTING_BYTES`]: adding that much keeps the sum at or above what is written in the end. Field numbers:
+//! [`NESTING_BYTES`](wire::NESTING_BYTES): adding that much keeps the sum at or above what is written in the end. Field numbers:
 //! opentelemetry/proto/metrics/v1/metrics.proto. Refuses: looking into a point.
 
 use std::ops::Range;
@@ -9,17 +9,15 @@ use std::ops::Range;
 use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 use prost::Message;
 
-use super::{MetricsRequests, wire};
+use super::MetricsRequests;
 use crate::export::SCOPE_NAME;
 use crate::export::delta::TemporalityPreference;
 use crate::export::resource::scope;
+use crate::export::wire;
 use crate::telemetry::{Metric, MetricKind, Vocabulary};
 
 /// Name of the scope of what applications said themselves.
 const SCRAPE_SCOPE_NAME: &str = "kansoku/scrape";
-
-/// A tag and a length, at most: one byte and five.
-const NESTING_BYTES: usize = 6;
 
 /// An encoded point with the metric that it belongs to.
 pub struct Piece {
@@ -122,17 +120,17 @@ impl<'a> Packer<'a> {
 
     /// What a piece takes at most, with what must come before it.
     fn needed(&self, open: &mut Open, resource: &[u8], piece: &Piece) -> usize {
-        let mut bytes = piece.bytes.len() + NESTING_BYTES;
+        let mut bytes = piece.bytes.len() + wire::NESTING_BYTES;
         if open.metric == Some(piece.metric) {
             return bytes;
         }
         let frame = &self.frames[piece.metric];
-        bytes += frame.head.len() + frame.tail.len() + 2 * NESTING_BYTES;
+        bytes += frame.head.len() + frame.tail.len() + 2 * wire::NESTING_BYTES;
         if open.scope != Some(frame.is_application) {
-            bytes += self.scopes[usize::from(frame.is_application)].len() + 2 * NESTING_BYTES;
+            bytes += self.scopes[usize::from(frame.is_application)].len() + 2 * wire::NESTING_BYTES;
         }
         if !open.resource {
-            bytes += resource.len() + 2 * NESTING_BYTES;
+            bytes += resource.len() + 2 * wire::NESTING_BYTES;
         }
         *open = Open { resource: true, scope: Some(frame.is_application), metric: Some(piece.metric) };
         bytes

@@ -7,8 +7,9 @@
 use opentelemetry_proto::tonic::metrics::v1 as proto;
 use prost::Message;
 
-use super::wire;
+use crate::export::any_value::{self, AnyValue};
 use crate::export::resource::{attribute, is_number};
+use crate::export::wire;
 use crate::telemetry::{
     Exemplar, ExplicitHistogram, ExponentialHistogram, Metric, MetricKind, OVERFLOW_ATTRIBUTE, Point,
     Summary, Text, Value, Vocabulary,
@@ -131,37 +132,14 @@ fn id_bytes(text: &str, bytes: usize) -> Option<Vec<u8>> {
     id.to_be_bytes().get(size_of::<u128>() - bytes..).map(<[u8]>::to_vec)
 }
 
-/// An attribute's value: `AnyValue` in common.proto.
-enum AnyValue<'a> {
-    Text(&'a str),
-    Flag,
-    Number(i64),
-}
-
 fn attributes(attributes: &[(Text, Text)], field: u8, out: &mut Vec<u8>) {
     for (key, value) in attributes {
         let value = match value.parse() {
             // OpenTelemetry metrics SDK, "Overflow attribute".
             _ if key == OVERFLOW_ATTRIBUTE && value == "true" => AnyValue::Flag,
-            Ok(number) if is_number(key) => AnyValue::Number(number),
+            Ok(number) if is_number(key) => AnyValue::Integer(number),
             _ => AnyValue::Text(value),
         };
-        let value_bytes = match value {
-            AnyValue::Text(text) => wire::part_bytes(text.len()),
-            AnyValue::Flag => 2,
-            AnyValue::Number(number) => 1 + wire::varint_bytes(number.cast_unsigned()),
-        };
-        wire::head(out, field, wire::part_bytes(key.len()) + wire::part_bytes(value_bytes));
-        wire::part(out, 1, key.as_bytes());
-        wire::head(out, 2, value_bytes);
-        // One of several: it is there even if it is zero or empty.
-        match value {
-            AnyValue::Text(text) => wire::part(out, 1, text.as_bytes()),
-            AnyValue::Flag => out.extend([2 << 3, 1]),
-            AnyValue::Number(number) => {
-                out.push(3 << 3);
-                wire::varint(out, number.cast_unsigned());
-            }
-        }
+        any_value::attribute(out, field, key, &value);
     }
 }

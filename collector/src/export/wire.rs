@@ -1,6 +1,10 @@
-//! Protobuf's wire format, as far as requests of metrics need it: <https://protobuf.dev/programming-guides/encoding/>.
+//! Protobuf's wire format, as far as requests of metrics and traces need it:
+//! <https://protobuf.dev/programming-guides/encoding/>.
 //!
-//! Refuses: fields above 15, whose tags have two bytes.
+//! Refuses: fields above 15, whose tags have two bytes, but in [`fixed32`].
+
+/// A tag and a length, at most: one byte and five.
+pub const NESTING_BYTES: usize = 6;
 
 /// A varint, at most.
 const VARINT_BYTES_MAX: usize = 10;
@@ -48,6 +52,12 @@ pub fn fixed_unless_zero(out: &mut Vec<u8>, field: u8, value: u64) {
     if value != 0 {
         fixed(out, field, value);
     }
+}
+
+/// Four bytes (`fixed32`).
+pub fn fixed32(out: &mut Vec<u8>, field: u8, value: u32) {
+    varint(out, u64::from(field) << 3 | 5);
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// What comes before so many bytes: of a text, a message or packed numbers.
