@@ -227,7 +227,8 @@ pub fn keys() -> Vec<Key> {
             Kind::Integer(0, 1_000_000_000),
             "0",
             "Exchanges on the node that are looked at in a second. Above it a share is left out in the kernel, the same at \
-             both ends of a connection, and counted. 0: 2500 for each CPU.",
+             both ends of a connection, and counted; twenty of these cost one that is looked at, down to a tenth. 0: 2500 \
+             for each CPU.",
         ),
         key(
             "trace.slow_ms",
