@@ -14,16 +14,15 @@ mod output;
 mod profile;
 mod requests;
 mod run;
+mod stop;
 mod top;
 mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Resolved, Sources, read_file};
@@ -169,17 +168,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(if error.is::<UsageError>() { exit::USAGE } else { exit::FAILED })
         }
     }
-}
-
-/// A flag that SIGINT and SIGTERM set. A second signal ends the process at once.
-fn stop_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit::FAILED), Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot listen for signals")?;
-    }
-    Ok(stop)
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), String> {

@@ -38,7 +38,7 @@ const NEWS_WAITING_MAX: usize = 64;
 const CRASH_STOP_MAX: Duration = Duration::from_secs(3);
 
 /// How often the crash sink gets a turn when nobody dies.
-const CRASH_TURN: Duration = Duration::from_millis(200);
+const CRASH_TURN: Duration = Duration::from_secs(1);
 
 /// Takes records of deaths.
 pub trait CrashSink: Send {
@@ -185,6 +185,8 @@ impl<S: Sink> Daemon<S> {
         let pipeline = self.pipeline.join();
         let sink = self.symbolizer.join();
         let crash_sink = self.reporter.map(JoinHandle::join).transpose();
+        // It may sleep until its next turn.
+        self.meter.iter().for_each(|meter| meter.thread().unpark());
         let meter = self.meter.map(JoinHandle::join).transpose();
         pipeline.map_err(|_| anyhow::anyhow!("the pipeline's thread panicked: please report this"))?;
         meter.map_err(|_| anyhow::anyhow!("the metrics' thread panicked: please report this"))?;

@@ -7,7 +7,7 @@ mod schedule;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::clock::{monotonic_ns, unix_ns};
@@ -28,8 +28,8 @@ use schedule::Schedule;
 /// A scrape gets the last snapshot if it is younger than this: scrapers in step cost one collection.
 pub const FRESH: Duration = Duration::from_millis(900);
 
-/// How often news are taken when nobody scrapes.
-const TURN: Duration = Duration::from_millis(100);
+/// How often news are taken when nobody scrapes. Whoever asks or stops wakes the thread.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What the pipeline tells.
 pub enum News {
@@ -108,15 +108,7 @@ impl Meter {
         loop {
             pulse.beat(monotonic_ns());
             let wait = schedule.due().saturating_duration_since(Instant::now()).min(TURN);
-            let request = match answers.recv_timeout(wait) {
-                Ok(request) => Some(request),
-                Err(RecvTimeoutError::Timeout) => None,
-                // There is no endpoint.
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(wait);
-                    None
-                }
-            };
+            let request = answers.wait(wait);
             let is_over = sources.take(news);
             if let Some(scraper) = &sources.scraper {
                 discovery.turn(scraper);

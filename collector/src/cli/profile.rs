@@ -4,15 +4,15 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use prost::Message;
 
+use super::stop::Stop;
 use super::top::write_atomically;
-use super::{ConfigArguments, UsageError, duration, exit, output, pod, stop_signal};
+use super::{ConfigArguments, UsageError, duration, exit, output, pod};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::export::{HostResource, flame_graph, folded::folded, pprof::pprof, profiles_data};
@@ -68,7 +68,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
     let config = arguments.config.load(flags(arguments))?;
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
     let filter = filter(arguments)?;
-    let stop = stop_signal()?;
+    let stop = Stop::listen()?;
     let (names, _ends_with_us) = Names::start(NameOptions { peers: false, ..config.names.clone() })?;
     let options = PipelineOptions {
         window: ONE_WINDOW,
@@ -104,7 +104,7 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
         bail!("no CPU can be sampled here; `kansoku doctor` says why");
     };
     let title = format!("on CPU, {}", source.name());
-    wait(arguments.duration, &ledger, || stop.load(Ordering::Relaxed) || daemon.has_failed());
+    wait(arguments.duration, &ledger, &stop, || daemon.has_failed());
     let (Collected { profiles, .. }, _no_crashes) = daemon.stop()?;
     let samples: u64 = profiles.iter().map(Profile::sample_count).sum();
     if samples > 0 || matches!(format, Some(Format::Folded | Format::Standard)) {
@@ -169,12 +169,12 @@ impl Sink for Collected {
 }
 
 /// Waits for the end, with a line of progress on a terminal.
-fn wait(duration: Duration, ledger: &Ledger, is_stopped: impl Fn() -> bool) {
+fn wait(duration: Duration, ledger: &Ledger, stop: &Stop, has_failed: impl Fn() -> bool) {
     let (start, is_terminal) = (Instant::now(), std::io::stderr().is_terminal());
     let mut next_progress = start + PROGRESS_INTERVAL;
     output::tell(&format!("sampling for {}; Ctrl-C ends earlier\n", humantime::format_duration(duration)));
-    while start.elapsed() < duration && !is_stopped() {
-        std::thread::sleep(POLL.min(duration.saturating_sub(start.elapsed())));
+    while start.elapsed() < duration && !stop.is_set() && !has_failed() {
+        stop.wait(POLL.min(duration.saturating_sub(start.elapsed())));
         if is_terminal && Instant::now() >= next_progress {
             next_progress += PROGRESS_INTERVAL;
             let (elapsed, all) = (start.elapsed().as_secs(), duration.as_secs());

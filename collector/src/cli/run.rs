@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,8 +9,9 @@ use clap::Args;
 
 use super::crash_output::{CrashOutput, RecentCrashes};
 use super::metric_output;
+use super::stop::Stop;
 use super::top::Top;
-use super::{ConfigArguments, duration, ledger, output, stop_signal};
+use super::{ConfigArguments, duration, ledger, output};
 use crate::config::Config;
 use crate::daemon::{CrashSetup, Daemon, Sink};
 use crate::diagnostics::Diagnostics;
@@ -23,8 +23,8 @@ use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
 use crate::telemetry::Batch;
 
-/// How often the stop signal is looked at.
-const POLL: Duration = Duration::from_millis(100);
+/// How often a thread is looked for that ended by itself.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Distinct stacks of a window: about 20 MiB.
 const STACKS_MAX: usize = 16_384;
@@ -44,7 +44,7 @@ pub(super) struct RunArguments {
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let config = arguments.config.load(Vec::new())?;
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
-    let stop = stop_signal()?;
+    let stop = Stop::listen()?;
     let ledger = Arc::new(Ledger::default());
     let health = Health::default();
     let (names, mut name_thread) = Names::start(name_options(&config, &health))?;
@@ -75,11 +75,11 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, Some(meter), ledger)?;
     warn_of_missing(&daemon);
     let end = arguments.duration.map(|duration| Instant::now() + duration);
-    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+    while !stop.is_set() && end.is_none_or(|end| Instant::now() < end) {
         if daemon.has_failed() {
             break;
         }
-        std::thread::sleep(POLL);
+        stop.wait(end.map_or(POLL, |end| POLL.min(end.saturating_duration_since(Instant::now()))));
     }
     health.set_stopping();
     output::tell("stopping: what was collected still goes out\n");

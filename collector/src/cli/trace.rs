@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{ConfigArguments, UsageError, duration, exit, ledger, output, pod, stop_signal};
+use super::stop::Stop;
+use super::{ConfigArguments, UsageError, duration, exit, ledger, output, pod};
 use crate::daemon::{Daemon, Sink};
 use crate::diagnostics::Diagnostics;
 use crate::flow::protocol::Protocol;
@@ -24,7 +24,7 @@ use crate::telemetry::{Batch, Profile, Span, SpanValue};
 
 /// How often what has ended is shown.
 const WINDOW: Duration = Duration::from_millis(500);
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_secs(1);
 
 /// Nothing here is about stacks.
 const STACKS_MAX: usize = 1;
@@ -58,7 +58,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let wanted = Wanted::of(arguments).map_err(UsageError::wrap)?;
     let config = arguments.config.load(flags())?;
     let _diagnostics = Diagnostics::start(&config.log_level, config.own_telemetry_endpoint.as_deref())?;
-    let stop = stop_signal()?;
+    let stop = Stop::listen()?;
     let ledger = Arc::new(Ledger::default());
     let (names, mut name_thread) = Names::start(config.names.clone())?;
     let options = PipelineOptions {
@@ -83,11 +83,11 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let daemon = Daemon::start(&kernel, options, config.symbols, tree, None, None, Arc::clone(&ledger))?;
     output::tell("showing spans as they end; Ctrl-C stops\n");
     let end = arguments.duration.map(|duration| Instant::now() + duration);
-    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+    while !stop.is_set() && end.is_none_or(|end| Instant::now() < end) {
         if daemon.has_failed() {
             break;
         }
-        std::thread::sleep(POLL);
+        stop.wait(POLL);
     }
     daemon.stop()?;
     let account = ledger.account(Signal::Span);

@@ -2,8 +2,9 @@
 //!
 //! Refuses: more than [`REQUESTS_MAX`] questions at once, and waiting longer than [`ANSWER_TIMEOUT`].
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -19,12 +20,15 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct SnapshotRequests {
     sender: SyncSender<SnapshotRequest>,
+    answerer: Arc<OnceLock<Thread>>,
 }
 
 /// The side that answers: the collector's thread.
 #[derive(Debug)]
 pub struct SnapshotAnswers {
     receiver: Receiver<SnapshotRequest>,
+    /// Who waits for questions.
+    answerer: Arc<OnceLock<Thread>>,
 }
 
 /// One question.
@@ -37,24 +41,28 @@ impl SnapshotRequests {
     /// Both sides.
     pub fn channel() -> (Self, SnapshotAnswers) {
         let (sender, receiver) = sync_channel(REQUESTS_MAX);
-        (Self { sender }, SnapshotAnswers { receiver })
+        let answerer = Arc::new(OnceLock::new());
+        (Self { sender, answerer: Arc::clone(&answerer) }, SnapshotAnswers { receiver, answerer })
     }
 
     /// A snapshot; nothing if the collector is gone, has too many questions or takes too long.
     pub async fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let (sender, receiver) = oneshot::channel();
         self.sender.try_send(SnapshotRequest { answer: sender }).ok()?;
+        // Before its first wait it looks by itself.
+        self.answerer.get().into_iter().for_each(Thread::unpark);
         tokio::time::timeout(ANSWER_TIMEOUT, receiver).await.ok()?.ok()
     }
 }
 
 impl SnapshotAnswers {
-    /// Waits for a question.
-    ///
-    /// # Errors
-    /// Nobody asked within `timeout`, or nobody will ask any more.
-    pub fn recv_timeout(&self, timeout: Duration) -> Result<SnapshotRequest, RecvTimeoutError> {
-        self.receiver.recv_timeout(timeout)
+    /// Waits for a question, for so long at most; whoever unparks the thread ends the wait, too.
+    pub fn wait(&self, most: Duration) -> Option<SnapshotRequest> {
+        self.answerer.get_or_init(thread::current);
+        self.try_recv().or_else(|| {
+            thread::park_timeout(most);
+            self.try_recv()
+        })
     }
 
     /// A question that is there already.

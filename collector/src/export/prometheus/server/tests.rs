@@ -31,8 +31,10 @@ fn snapshot(series: usize) -> Arc<Snapshot> {
 
 fn answering(answers: SnapshotAnswers, snapshot: Arc<Snapshot>) {
     std::thread::spawn(move || {
-        while let Ok(request) = answers.recv_timeout(Duration::from_secs(30)) {
-            request.answer(Arc::clone(&snapshot));
+        loop {
+            if let Some(request) = answers.wait(Duration::from_secs(30)) {
+                request.answer(Arc::clone(&snapshot));
+            }
         }
     });
 }

@@ -1,0 +1,81 @@
+//! The user's word to stop: SIGINT or SIGTERM. A second one ends the process at once.
+//!
+//! Refuses: to be asked over and over. Who waits is woken, so that an agent with nothing to do sleeps.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::exit;
+
+/// Whether to stop.
+pub struct Stop {
+    is_set: Arc<AtomicBool>,
+    /// Each signal writes a byte to the other end.
+    bell: UnixStream,
+}
+
+impl Stop {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no descriptor or handler left.
+    pub fn listen() -> Result<Self> {
+        let is_set = Arc::new(AtomicBool::new(false));
+        let (bell, clapper) = UnixStream::pair().context("cannot make a socket pair")?;
+        for signal in [SIGINT, SIGTERM] {
+            let clapper = clapper.try_clone().context("cannot duplicate a descriptor")?;
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                i32::from(exit::FAILED),
+                Arc::clone(&is_set),
+            )
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&is_set)))
+            .and_then(|_| signal_hook::low_level::pipe::register(signal, clapper))
+            .context("cannot listen for signals")?;
+        }
+        Ok(Self { is_set, bell })
+    }
+
+    /// Whether the signal came.
+    pub fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the signal, for so long at most.
+    pub fn wait(&self, most: Duration) {
+        // Without a time it would wait for ever.
+        let timeout = Some(most.max(Duration::from_millis(1)));
+        if self.is_set() || self.bell.set_read_timeout(timeout).is_err() {
+            return;
+        }
+        let _came_or_did_not = (&self.bell).read(&mut [0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_the_wait() {
+        let stop = Stop::listen().expect("descriptors");
+        stop.wait(Duration::from_millis(20));
+        assert!(!stop.is_set());
+        let started = Instant::now();
+        signal_hook::low_level::raise(SIGTERM).expect("a signal");
+        stop.wait(Duration::from_secs(60));
+        assert!(stop.is_set() && started.elapsed() < Duration::from_secs(30));
+        // What rang before does not matter any more.
+        stop.wait(Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}
