@@ -19,7 +19,7 @@ mod postgres;
 mod programs;
 mod prometheus;
 mod redis;
-mod server;
+pub mod server;
 
 mod calls;
 mod containers;

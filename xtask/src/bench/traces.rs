@@ -11,6 +11,7 @@ use super::setup::Bench;
 mod cost;
 mod latency;
 mod paced;
+mod service;
 
 /// Requests a second where the server is not at its limit.
 const PACE: u32 = 2_000;

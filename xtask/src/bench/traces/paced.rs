@@ -1,4 +1,4 @@
-//! A client that asks nginx for its file at a pace, over connections that stay, and times each answer.
+//! A client that asks a server for a file at a pace, over connections that stay, and times each answer.
 //!
 //! Refuses: to ask for more than one at a time on a connection, and to hurry after what came late.
 
@@ -42,7 +42,7 @@ fn ask_over_one(
     period: Duration,
     duration: Duration,
 ) -> Result<Vec<f64>> {
-    let mut stream = TcpStream::connect(address).context("connect to nginx")?;
+    let mut stream = TcpStream::connect(address).context("connect to the server")?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
     stream.set_read_timeout(Some(ANSWER_TIME_MAX)).context("set a timeout")?;
     let mut times_us = Vec::new();
@@ -50,7 +50,7 @@ fn ask_over_one(
     while due < start + duration {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let asked = Instant::now();
-        stream.write_all(REQUEST).context("ask nginx")?;
+        stream.write_all(REQUEST).context("ask the server")?;
         read_answer(&mut stream)?;
         times_us.push(asked.elapsed().as_secs_f64() * 1e6);
         due = (due + period).max(Instant::now());
@@ -64,8 +64,8 @@ fn read_answer(stream: &mut impl Read) -> Result<()> {
     let mut length = 0;
     loop {
         let rest = answer.get_mut(length..).filter(|rest| !rest.is_empty());
-        let read = stream.read(rest.context("nginx' answer is too long")?).context("read nginx' answer")?;
-        ensure!(read > 0, "nginx closed the connection");
+        let read = stream.read(rest.context("the answer is too long")?).context("read the answer")?;
+        ensure!(read > 0, "the server closed the connection");
         length += read;
         if is_whole(&answer[..length])? {
             return Ok(());
@@ -75,8 +75,8 @@ fn read_answer(stream: &mut impl Read) -> Result<()> {
 
 fn is_whole(answer: &[u8]) -> Result<bool> {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
-    let head = std::str::from_utf8(&answer[..end]).context("nginx' head is no text")?;
-    ensure!(head.starts_with("HTTP/1.1 200 "), "nginx said {head:?}");
+    let head = std::str::from_utf8(&answer[..end]).context("the head is no text")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "the server said {head:?}");
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
     let length: usize = length.and_then(|length| length.parse().ok()).context("no Content-Length")?;
     Ok(answer.len() >= end + 4 + length)
