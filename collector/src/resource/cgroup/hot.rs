@@ -18,18 +18,27 @@ use super::usage::{CgroupUsage, CpuUsage};
 /// pods. The kernel keeps some 4 KiB for each file, and a few hundred bytes for a directory.
 const FILES_MAX: usize = 16_384;
 
+/// Descriptors that everything else of the agent may need: connections, maps, files of symbols. Of few a quarter is taken
+/// nevertheless.
+const DESCRIPTORS_LEFT: u64 = 4_096;
+
 /// Bytes of one of these files; `cpu.stat` of v2 has about 300.
 const FILE_BYTES_MAX: usize = 1_024;
 
-/// How many files may be kept open: at most a quarter of the descriptors that this process may have, which are made as
-/// many as the system allows.
+/// How many files may be kept open, of the descriptors that this process may have, which are made as many as the system
+/// allows.
 pub fn files_max() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let has_raised = setrlimit(Resource::Nofile, raised).is_ok();
     let descriptors = if has_raised { limit.maximum } else { limit.current };
-    let quarter = descriptors.map_or(FILES_MAX as u64, |descriptors| descriptors / 4);
-    usize::try_from(quarter).unwrap_or(FILES_MAX).min(FILES_MAX)
+    descriptors.map_or(FILES_MAX, files_of)
+}
+
+/// How many files may be kept open of so many descriptors.
+fn files_of(descriptors: u64) -> usize {
+    let most = descriptors.saturating_sub(DESCRIPTORS_LEFT).max(descriptors / 4);
+    usize::try_from(most).unwrap_or(FILES_MAX).min(FILES_MAX)
 }
 
 /// The files of one cgroup.
@@ -137,6 +146,12 @@ mod tests {
         usage.cpu.total_ns = Some(50);
         usage.memory.usage_bytes = Some(70);
         assert_eq!(hot.state(&usage), expected, "{cpu} {memory}");
+    }
+
+    #[test]
+    fn other_files_have_room() {
+        let found = [1024, 4096, 6000, 20_000, 1 << 20].map(files_of);
+        assert_eq!(found, [256, 1024, 1904, 15_904, FILES_MAX]);
     }
 
     #[test]
