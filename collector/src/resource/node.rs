@@ -18,6 +18,7 @@ mod mounts;
 mod netstat;
 mod network;
 mod pressure;
+mod raid;
 mod root;
 mod schedule;
 mod sockets;
@@ -67,11 +68,12 @@ struct Reading<'a> {
 type Area = fn(&mut Reading<'_>) -> Result<Vec<Metric>>;
 
 /// Areas by the names of node_exporter's collectors. `stat`, `cpu` and `netclass` remember something, and come apart.
-const AREAS: [(&str, Area); 16] = [
+const AREAS: [(&str, Area); 17] = [
     ("loadavg", load::metrics),
     ("meminfo", memory::metrics),
     ("vmstat", vmstat::metrics),
     ("diskstats", disk::metrics),
+    ("mdadm", raid::metrics),
     ("netdev", network::metrics),
     ("netstat", netstat::metrics),
     ("sockstat", sockets::metrics),
