@@ -208,7 +208,7 @@ fn kind(kind: SpanKind) -> OtlpKind {
 mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::common::v1::any_value::Value;
-    use opentelemetry_proto::tonic::common::v1::{AnyValue as Message_, ArrayValue, KeyValue};
+    use opentelemetry_proto::tonic::common::v1::{AnyValue as AnyValueMessage, ArrayValue, KeyValue};
     use opentelemetry_proto::tonic::trace::v1::span::Link;
     use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status};
     use proptest::prelude::*;
@@ -274,7 +274,11 @@ mod tests {
     }
 
     fn key_value(key: &str, value: Value) -> KeyValue {
-        KeyValue { key: key.to_owned(), value: Some(Message_ { value: Some(value) }), ..KeyValue::default() }
+        KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValueMessage { value: Some(value) }),
+            ..KeyValue::default()
+        }
     }
 
     /// What the generated messages make of a span.
@@ -286,7 +290,7 @@ mod tests {
                 SpanValue::Integer(number) => Value::IntValue(*number),
                 SpanValue::Number(number) => Value::DoubleValue(*number),
                 SpanValue::Texts(texts) => {
-                    let values = texts.iter().map(|value| Message_ { value: Some(text(value)) });
+                    let values = texts.iter().map(|value| AnyValueMessage { value: Some(text(value)) });
                     Value::ArrayValue(ArrayValue { values: values.collect() })
                 }
             };
