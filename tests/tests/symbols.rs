@@ -59,6 +59,8 @@ fn perf_map_of_node() {
     let directory = tempfile::TempDir::new().expect("a temporary directory");
     let mut command = Command::new("node");
     command.args(["--perf-basic-prof", "--interpreted-frames-native-stack", utf8(&source("busy.js")), "60"]);
+    // There it leaves a log.
+    command.current_dir(directory.path());
     let running = Running::start(&mut command);
     let map = format!("/tmp/perf-{}.map", running.pid());
     running.wait_until(|_| std::fs::read_to_string(&map).is_ok_and(|text| text.contains("busyFunction")));
