@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -22,9 +22,6 @@ use crate::identity::{NameOptions, Names};
 use crate::loss::Ledger;
 use crate::pipeline::{Filter, PipelineOptions};
 use crate::telemetry::Batch;
-
-/// How often a thread is looked for that ended by itself.
-const POLL: Duration = Duration::from_secs(1);
 
 /// Distinct stacks of a window: about 20 MiB.
 const STACKS_MAX: usize = 16_384;
@@ -74,13 +71,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode> {
     drop(names);
     let daemon = Daemon::start(&config.kernel, options, config.symbols, output, crash, Some(meter), ledger)?;
     warn_of_missing(&daemon);
-    let end = arguments.duration.map(|duration| Instant::now() + duration);
-    while !stop.is_set() && end.is_none_or(|end| Instant::now() < end) {
-        if daemon.has_failed() {
-            break;
-        }
-        stop.wait(end.map_or(POLL, |end| POLL.min(end.saturating_duration_since(Instant::now()))));
-    }
+    stop.wait_for_end(arguments.duration, || daemon.has_failed());
     health.set_stopping();
     output::tell("stopping: what was collected still goes out\n");
     let ledger = Arc::clone(daemon.ledger());

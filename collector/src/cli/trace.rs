@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -24,7 +24,6 @@ use crate::telemetry::{Batch, Profile, Span, SpanValue};
 
 /// How often what has ended is shown.
 const WINDOW: Duration = Duration::from_millis(500);
-const POLL: Duration = Duration::from_secs(1);
 
 /// Nothing here is about stacks.
 const STACKS_MAX: usize = 1;
@@ -82,13 +81,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode> {
     let tree = Tree { wanted };
     let daemon = Daemon::start(&kernel, options, config.symbols, tree, None, None, Arc::clone(&ledger))?;
     output::tell("showing spans as they end; Ctrl-C stops\n");
-    let end = arguments.duration.map(|duration| Instant::now() + duration);
-    while !stop.is_set() && end.is_none_or(|end| Instant::now() < end) {
-        if daemon.has_failed() {
-            break;
-        }
-        stop.wait(POLL);
-    }
+    stop.wait_for_end(arguments.duration, || daemon.has_failed());
     daemon.stop()?;
     let account = ledger.account(Signal::Span);
     let lost: u64 = account.lost.iter().map(|(_, count)| count).sum();
