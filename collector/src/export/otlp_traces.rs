@@ -273,6 +273,40 @@ mod tests {
         check(&[span("a", None, None), with_parent, span("a", None, None)], &[("a", 2), ("b", 1)]);
     }
 
+    /// The one span of a request with this one.
+    fn exported(span: Span) -> OtlpSpan {
+        let requests = traces_requests(&[span], &HostResource::default(), BYTES_MAX);
+        let [(request, 1)] = &requests[..] else { panic!("one request: {requests:?}") };
+        decode(request).resource_spans.remove(0).scope_spans.remove(0).spans.remove(0)
+    }
+
+    #[test]
+    fn only_children_have_a_proof() {
+        for parent in [None, Some(([3; 8], Proof::Thread))] {
+            let span = exported(span("a", parent, None));
+            assert_eq!((span.trace_id.len(), span.span_id.len(), span.end_time_unix_nano), (16, 8, 9));
+            let proof = span.attributes.iter().any(|attribute| attribute.key == "kansoku.link.proof");
+            assert_eq!(proof, !span.parent_span_id.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_may_have_caused_a_root_is_a_link() {
+        let to = SpanContext { trace_id: [7; 16], span_id: [8; 8] };
+        let doubt = Doubt::ThreadPolled;
+        let root = exported(Span { link: Some(SpanLink { to, doubt }), ..span("a", None, None) });
+        let [link] = &root.links[..] else { panic!("one link") };
+        assert_eq!((&link.trace_id[..], &link.span_id[..]), (&[7; 16][..], &[8; 8][..]));
+        let proof = Value::StringValue("thread_polled".to_owned());
+        assert_eq!(link.attributes, [key_value("kansoku.link.proof", proof)]);
+    }
+
+    #[test]
+    fn errors_have_a_status() {
+        let status = exported(span("a", None, Some("500"))).status;
+        assert_eq!(status.map(|status| status.code), Some(StatusCode::Error.into()));
+    }
+
     fn key_value(key: &str, value: Value) -> KeyValue {
         KeyValue {
             key: key.to_owned(),
