@@ -4,7 +4,7 @@
 //! made for eyes. Refuses: what a controller does in hardware.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -126,7 +126,7 @@ fn state_of(array: &str, action: &str) -> &'static str {
 
 /// Names of what begins so in a directory; none if it is not there.
 fn directories(path: &Path, prefix: &'static str) -> impl Iterator<Item = String> + use<> {
-    let entries = fs::read_dir(PathBuf::from(path)).into_iter().flatten();
+    let entries = fs::read_dir(path).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter(move |name| name.starts_with(prefix))
 }
