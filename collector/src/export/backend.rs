@@ -134,15 +134,7 @@ impl Backend {
     }
 
     fn push_spans(&self, spans: &[Span]) {
-        for (request, spans) in traces_requests(spans, &self.host, REQUEST_BYTES_MAX) {
-            self.exporter.push(Payload {
-                signal: otlp::Signal::Traces,
-                body: request.into(),
-                records: spans,
-                items: spans,
-                ticket: NO_TICKET,
-            });
-        }
+        push_all(&self.exporter, otlp::Signal::Traces, traces_requests(spans, &self.host, REQUEST_BYTES_MAX));
     }
 
     /// Queues a request of these items; halves what is too large, down to a single item. `records` is how many of the ledger's
@@ -192,15 +184,15 @@ impl MetricSink for MetricExporter {
         self.ledger.decoded(Signal::Metric, all);
         self.ledger.represented(Signal::Metric, all);
         self.ledger.lost(Signal::Metric, LossReason::ExportRefused, refused);
-        for (request, points) in requests.requests {
-            self.exporter.push(Payload {
-                signal: otlp::Signal::Metrics,
-                body: request.into(),
-                records: points,
-                items: points,
-                ticket: NO_TICKET,
-            });
-        }
+        push_all(&self.exporter, otlp::Signal::Metrics, requests.requests);
+    }
+}
+
+/// Queues encoded requests, each with the number of its items, which are the ledger's records.
+fn push_all(exporter: &Exporter, signal: otlp::Signal, requests: Vec<(Vec<u8>, u64)>) {
+    for (request, items) in requests {
+        let body = request.into();
+        exporter.push(Payload { signal, body, records: items, items, ticket: NO_TICKET });
     }
 }
 
