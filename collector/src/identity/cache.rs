@@ -68,20 +68,37 @@ impl Cache {
         self.has_changed = true;
     }
 
-    /// Writes it if there is anything new.
+    /// What is to be written, if there is anything new. Who cannot write it says so by [`Self::set_changed`].
+    pub fn take_changes(&mut self) -> Option<Unsaved> {
+        let path = self.path.clone().filter(|_| self.has_changed)?;
+        self.has_changed = false;
+        let mut containers: Vec<(&String, &(u64, Pod))> = self.pods.iter().collect();
+        containers.sort_by_key(|(_, (order, _))| *order);
+        let containers = containers.into_iter().map(|(id, (_, pod))| (id.clone(), pod.clone())).collect();
+        Some(Unsaved { path, kept: Kept { schema: SCHEMA, containers } })
+    }
+
+    /// There is something that is not on disk.
+    pub fn set_changed(&mut self) {
+        self.has_changed = true;
+    }
+}
+
+/// The cache as it was at a moment, for a thread that may wait for a disk.
+pub struct Unsaved {
+    path: PathBuf,
+    kept: Kept,
+}
+
+impl Unsaved {
+    /// Writes it.
     ///
     /// # Errors
     ///
     /// If the file cannot be written.
-    pub fn save(&mut self) -> Result<()> {
-        let Some(path) = self.path.as_ref().filter(|_| self.has_changed) else { return Ok(()) };
-        let mut containers: Vec<(&String, &(u64, Pod))> = self.pods.iter().collect();
-        containers.sort_by_key(|(_, (order, _))| *order);
-        let containers = containers.into_iter().map(|(id, (_, pod))| (id.clone(), pod.clone())).collect();
-        let text = serde_json::to_vec(&Kept { schema: SCHEMA, containers })?;
-        write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-        self.has_changed = false;
-        Ok(())
+    pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_vec(&self.kept)?;
+        write(&self.path, &text).with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 
@@ -118,7 +135,10 @@ mod tests {
         for number in 0..POD_MAX + 2 {
             cache.insert(number.to_string(), pod(&format!("cart-{number}")));
         }
-        cache.save().expect("written");
+        cache.take_changes().expect("something new").save().expect("written");
+        assert!(cache.take_changes().is_none());
+        cache.set_changed();
+        assert!(cache.take_changes().is_some());
         let again = Cache::open(Some(path));
         assert_eq!(again.get("0"), None);
         assert_eq!(again.get("2"), Some(&pod("cart-2")));
@@ -136,6 +156,6 @@ mod tests {
         }
         let mut nowhere = Cache::open(Some("/proc/nowhere/names.json".into()));
         nowhere.insert("a".to_owned(), pod("cart"));
-        assert!(nowhere.save().is_err());
+        assert!(nowhere.take_changes().expect("something new").save().is_err());
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cache::Cache;
+use super::cache::{Cache, Unsaved};
 use super::kubernetes::{self, ApiAccess, ApiEvent, ApiPod};
 use super::log_path::Links;
 use super::peer_watch::{self, PeerFeed};
@@ -224,7 +224,12 @@ fn run(
             }
             finder.turn(monotonic_ns());
         }
-        finder.save();
+        while let Some(saved) = finder.saves.join_next().await {
+            finder.on_saved(saved.map_err(anyhow::Error::from).flatten());
+        }
+        if let Some(unsaved) = finder.unsaved() {
+            finder.on_saved(unsaved.save());
+        }
     });
 }
 
@@ -293,6 +298,8 @@ struct Finder {
     published_ns: u64,
     cache: Cache,
     saved_ns: u64,
+    /// The save that goes on, if one does: names do not wait for a disk.
+    saves: JoinSet<Result<()>>,
     stats: Arc<NameStats>,
 }
 
@@ -312,6 +319,7 @@ impl Finder {
             has_changed: false,
             published_ns: 0,
             saved_ns: 0,
+            saves: JoinSet::new(),
             stats,
         }
     }
@@ -445,10 +453,7 @@ impl Finder {
             stats.count_named(source, age_ns);
             false
         });
-        if now_ns.saturating_sub(self.saved_ns) >= SAVE_NS {
-            self.saved_ns = now_ns;
-            self.save();
-        }
+        self.save(now_ns);
     }
 
     /// Tells the pods that are there, if they changed.
@@ -496,12 +501,27 @@ impl Finder {
         }
     }
 
-    fn save(&mut self) {
-        if !self.options.keeps_cache {
+    fn save(&mut self, now_ns: u64) {
+        while let Some(saved) = self.saves.try_join_next() {
+            self.on_saved(saved.map_err(anyhow::Error::from).flatten());
+        }
+        if now_ns.saturating_sub(self.saved_ns) < SAVE_NS || !self.saves.is_empty() {
             return;
         }
-        if let Err(error) = self.cache.save() {
+        self.saved_ns = now_ns;
+        if let Some(unsaved) = self.unsaved() {
+            self.saves.spawn_blocking(move || unsaved.save());
+        }
+    }
+
+    fn unsaved(&mut self) -> Option<Unsaved> {
+        self.options.keeps_cache.then(|| self.cache.take_changes()).flatten()
+    }
+
+    fn on_saved(&mut self, saved: Result<()>) {
+        if let Err(error) = saved {
             tracing::debug!(error = format!("{error:#}"), "names are not remembered over a restart");
+            self.cache.set_changed();
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Refuses: more than `PODS_MAX`. Those that are gone go first.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::kubernetes::ApiPod;
 
@@ -12,11 +12,20 @@ const PODS_MAX: usize = 2_048;
 /// Pods by their uid on the node.
 #[derive(Default)]
 pub struct Pods {
-    pods: HashMap<String, ApiPod>,
+    pods: HashMap<String, Known>,
     by_container: HashMap<String, String>,
-    gone: VecDeque<String>,
+    /// Those that are gone, by the order in which they went.
+    gone: BTreeMap<u64, String>,
+    /// Pods that went so far.
+    went: u64,
     /// Those that the list being told has; `None` while none is.
     told: Option<HashSet<String>>,
+}
+
+struct Known {
+    pod: ApiPod,
+    /// Its place in the order of those that are gone; `None` while it is there.
+    gone: Option<u64>,
 }
 
 impl Pods {
@@ -36,10 +45,9 @@ impl Pods {
     pub fn insert(&mut self, pod: ApiPod) {
         let uid = pod.node_uid.clone();
         while self.pods.len() >= PODS_MAX && !self.pods.contains_key(&uid) {
-            let Some(oldest) = self.gone.pop_front() else { return };
+            let Some((_, oldest)) = self.gone.pop_first() else { return };
             self.forget(&oldest);
         }
-        self.gone.retain(|gone| *gone != uid);
         if let Some(told) = &mut self.told {
             told.insert(uid.clone());
         }
@@ -47,21 +55,24 @@ impl Pods {
             self.by_container.insert(container_id.clone(), uid.clone());
         }
         // Its containers that ran longer ago are in no status any more.
-        if let Some(older) = self.pods.insert(uid.clone(), pod) {
-            self.forget_containers(&older, &uid);
+        if let Some(older) = self.pods.insert(uid.clone(), Known { pod, gone: None }) {
+            older.gone.into_iter().for_each(|order| drop(self.gone.remove(&order)));
+            self.forget_containers(&older.pod, &uid);
         }
     }
 
     /// A pod is gone.
     pub fn gone(&mut self, uid: &str) {
-        if self.pods.contains_key(uid) && !self.gone.iter().any(|gone| gone == uid) {
-            self.gone.push_back(uid.to_owned());
+        if let Some(known) = self.pods.get_mut(uid).filter(|known| known.gone.is_none()) {
+            known.gone = Some(self.went);
+            self.gone.insert(self.went, uid.to_owned());
+            self.went += 1;
         }
     }
 
     /// Those that are there.
     pub fn present(&self) -> impl Iterator<Item = &ApiPod> {
-        self.pods.values().filter(|pod| !self.gone.contains(&pod.node_uid))
+        self.pods.values().filter(|known| known.gone.is_none()).map(|known| &known.pod)
     }
 
     /// How many are remembered.
@@ -71,19 +82,20 @@ impl Pods {
 
     /// The pod of a container: by its uid on the node, else by the container's own id.
     pub fn of(&self, container_id: &str, uid: Option<&str>) -> Option<&ApiPod> {
-        self.pods.get(uid.or_else(|| self.by_container.get(container_id).map(String::as_str))?)
+        let uid = uid.or_else(|| self.by_container.get(container_id).map(String::as_str))?;
+        self.pods.get(uid).map(|known| &known.pod)
     }
 
     fn forget(&mut self, uid: &str) {
-        if let Some(pod) = self.pods.remove(uid) {
-            self.forget_containers(&pod, uid);
+        if let Some(known) = self.pods.remove(uid) {
+            self.forget_containers(&known.pod, uid);
         }
     }
 
     fn forget_containers(&mut self, pod: &ApiPod, uid: &str) {
         let current = self.pods.get(uid);
         let is_current =
-            |id: &str| current.is_some_and(|pod| pod.containers.iter().any(|(known, _)| known == id));
+            |id: &str| current.is_some_and(|known| known.pod.containers.iter().any(|(known, _)| known == id));
         for (container_id, _) in pod.containers.iter().filter(|(id, _)| !is_current(id)) {
             self.by_container.remove(container_id);
         }
@@ -152,6 +164,14 @@ mod tests {
         pods.begin();
         pods.insert(pod("new", &[]));
         pods.end();
-        assert_eq!(pods.gone.len(), PODS_MAX - 1);
+        assert_eq!(pods.present().map(|pod| pod.node_uid.as_str()).collect::<Vec<_>>(), ["new"]);
+        // One that is told again is there again, and makes no room for others.
+        pods.insert(pod("9", &["c9"]));
+        pods.gone("new");
+        for number in 0..PODS_MAX {
+            pods.insert(pod(&format!("later-{number}"), &[]));
+        }
+        assert!(name(&pods, "c9", None).is_some());
+        assert_eq!(name(&pods, "x", Some("new")), None);
     }
 }

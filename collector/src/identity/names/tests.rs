@@ -301,7 +301,7 @@ fn the_thread_answers_and_ends() {
     };
     let mut cache = Cache::open(options.cache.clone());
     cache.insert("a".repeat(64), Pod::of(&cri(1), &options.choice));
-    cache.save().expect("written");
+    cache.take_changes().expect("something new").save().expect("written");
     let (names, thread) = Names::start(options).expect("started");
     let container = Container { id: "a".repeat(64), runtime: None };
     let place =
