@@ -3,10 +3,12 @@
 //!
 //! Refuses: real containers ([`crate::container`] makes those).
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,11 +22,13 @@ pub fn mount() -> PathBuf {
     PathBuf::from(mount.split(' ').nth(4).expect("proc(5)"))
 }
 
-/// A cgroup that goes with its handle, and its parents that were made for it.
+/// The cgroups of this test that are there. Several may be below one that was made for the first of them.
+static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A cgroup that goes with its handle. Its parents that were made for it go with the last one below them.
 pub struct Cgroup {
     mount: PathBuf,
     path: PathBuf,
-    made: Vec<PathBuf>,
 }
 
 impl Cgroup {
@@ -35,15 +39,15 @@ impl Cgroup {
 
     fn make_in(mount: PathBuf, below: &str) -> Self {
         let mut path = mount.clone();
-        let mut made = Vec::new();
         for segment in below.split('/').filter(|segment| !segment.is_empty()) {
             path.push(segment);
             if !path.exists() {
                 std::fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                made.push(path.clone());
+                inherit_cpus(&path);
+                made().insert(path.clone());
             }
         }
-        Self { mount, path, made }
+        Self { mount, path }
     }
 
     /// The directory.
@@ -117,11 +121,7 @@ impl ContainerCgroup {
         let mut mounts: Vec<(String, PathBuf)> = controllers();
         mounts.push((String::new(), mount()));
         let cgroups = mounts.into_iter().map(|(names, mount)| (names, Cgroup::make_in(mount, &below)));
-        let mut container = Self { id, cgroups: cgroups.collect() };
-        container.inherit_cpus();
-        // They go with the container, the shared ones only with the last.
-        container.cgroups.iter_mut().for_each(|(_, cgroup)| cgroup.made.clear());
-        container
+        Self { id, cgroups: cgroups.collect() }
     }
 
     /// The container's id.
@@ -219,19 +219,6 @@ impl ContainerCgroup {
     pub fn run(&self, command: Command) -> String {
         self.enter(command).output()
     }
-
-    /// A new v1 cgroup of `cpuset` takes nobody before it has CPUs and memory.
-    fn inherit_cpus(&self) {
-        for (_, cgroup) in self.cgroups.iter().filter(|(names, _)| names == "cpuset") {
-            for path in cgroup.made.iter() {
-                for name in ["cpuset.cpus", "cpuset.mems"] {
-                    let of_parent = path.parent().map(|parent| parent.join(name)).expect("below the mount");
-                    let value = std::fs::read_to_string(of_parent).expect("cpuset(7)");
-                    std::fs::write(path.join(name), value.trim()).expect("cpuset(7)");
-                }
-            }
-        }
-    }
 }
 
 impl Drop for ContainerCgroup {
@@ -239,14 +226,6 @@ impl Drop for ContainerCgroup {
         // What its first process left behind.
         if let Some((_, unified)) = self.cgroups.last() {
             let _none_left = std::fs::write(unified.path.join("cgroup.kill"), "1");
-        }
-        for (_, cgroup) in self.cgroups.drain(..) {
-            let (mount, path) = (cgroup.mount.clone(), cgroup.path.clone());
-            remove(&path);
-            // The parents are shared by all test containers: the last one takes them with it.
-            for parent in path.ancestors().skip(1).take_while(|parent| **parent != mount) {
-                let _in_use = std::fs::remove_dir(parent);
-            }
         }
     }
 }
@@ -364,14 +343,44 @@ fn memory_mount() -> Option<PathBuf> {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        self.made.iter().rev().for_each(|path| remove(path));
+        let is_made = |path: &&Path| made().contains(*path);
+        for path in self.path.ancestors().take_while(is_made).map(Path::to_owned).collect::<Vec<_>>() {
+            if !remove(&path) {
+                break;
+            }
+            made().remove(&path);
+        }
     }
 }
 
-/// Removes a cgroup, which is busy for a moment after its last process.
-fn remove(path: &Path) {
+fn made() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A new v1 cgroup of `cpuset` takes nobody before it has CPUs and memory.
+fn inherit_cpus(path: &Path) {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let of_parent = path.parent().map(|parent| parent.join(name)).expect("below the mount");
+        // Other hierarchies have no such file, and in the unified one nothing in it means the parent's.
+        let value = std::fs::read_to_string(of_parent).unwrap_or_default();
+        if !value.trim().is_empty() {
+            std::fs::write(path.join(name), value.trim()).expect("cpuset(7)");
+        }
+    }
+}
+
+/// Removes a cgroup, which is busy for a moment after its last process, unless others are below it; whether it is gone.
+fn remove(path: &Path) -> bool {
     let deadline = Instant::now() + Duration::from_secs(5);
-    while std::fs::remove_dir(path).is_err() && path.exists() && Instant::now() < deadline {
+    let has_others = || {
+        let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    };
+    while std::fs::remove_dir(path).is_err() && path.exists() {
+        if has_others() || Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
+    true
 }

@@ -81,9 +81,8 @@ pub fn with_container(mut pod: Value, id: &str) -> Value {
     pod
 }
 
-/// Runs a program in a pod's cgroup for some seconds.
-pub fn spin_in(program: &Program, uid: &str, id: &str, seconds: u32) -> (Cgroup, Running) {
+/// Runs a program in a pod's cgroup for some seconds. The cgroup goes after the program: it is busy as long as that runs.
+pub fn spin_in(program: &Program, uid: &str, id: &str, seconds: u32) -> (Running, Cgroup) {
     let cgroup = Cgroup::make(&format!("kubepods/besteffort/pod{uid}/{id}"));
-    let running = cgroup.start(program, &[&seconds.to_string()]);
-    (cgroup, running)
+    (cgroup.start(program, &[&seconds.to_string()]), cgroup)
 }

@@ -14,7 +14,7 @@ use tests::cgroup::Cgroup;
 use tests::pods::{api_pod, container_of, spin_in, start, stop, uid, with_container};
 use tests::receiver::{Behaviour, Protocol, Receiver};
 use tests::workload::{FRAME_POINTERS, Program, Running};
-use tests::{metrics, profile};
+use tests::{metrics, profile, profile::Stack};
 
 /// The longest pause between two tries of the agent's client, and what it takes besides.
 const BACKOFF_MAX: Duration = Duration::from_secs(35);
@@ -27,7 +27,7 @@ struct Node {
     api: ApiServer,
     receiver: Receiver,
     program: Program,
-    running: Vec<(Cgroup, Running)>,
+    running: Vec<(Running, Cgroup)>,
 }
 
 impl Node {
@@ -243,7 +243,7 @@ fn five_thousand_pods_in_a_minute() {
     drop(seen);
     std::thread::sleep(Duration::from_secs(3));
     let (after_bytes, peak_bytes) = agent.resident_bytes();
-    stop(agent);
+    let log = stop(agent).stderr;
     let mib = |bytes: u64| bytes >> 20;
     let pods = BATCHES * BATCH;
     println!(
@@ -255,7 +255,8 @@ fn five_thousand_pods_in_a_minute() {
     );
     assert!(took < Duration::from_secs(66), "the stand-in was too slow: {took:?}");
     assert!(peak_bytes < before_bytes + (48 << 20), "memory grew to {} MiB", mib(peak_bytes));
-    let named: std::collections::BTreeSet<String> = profile::of_requests(&receiver.profiles())
+    let stacks = profile::of_requests(&receiver.profiles());
+    let named: std::collections::BTreeSet<String> = stacks
         .iter()
         .filter_map(|stack| {
             let (id, pod) = (stack.attribute("container.id")?, stack.attribute("k8s.pod.name")?);
@@ -267,5 +268,9 @@ fn five_thousand_pods_in_a_minute() {
     assert_eq!(named.len() as u32, BATCHES / SEEN_EVERY, "pods that did something have names");
     let records = metrics::counter(&receiver.metrics(), "kansoku.names.records");
     let unnamed = metrics::total(&records, |series| series.attribute("kansoku.name.outcome") == "unnamed");
-    assert_eq!(unnamed, 0, "{records:?}");
+    let without_name = |stack: &&Stack| {
+        stack.attribute("container.id").is_some() && stack.attribute("k8s.pod.name").is_none()
+    };
+    let nameless: Vec<&Stack> = stacks.iter().filter(without_name).collect();
+    assert_eq!(unnamed, 0, "{records:?}\n{nameless:#?}\n{log}");
 }
