@@ -254,12 +254,14 @@ pub enum KernelCounter {
     ScratchMissing = 2,
     /// Records lost as [`LossReason::ConnectionsFull`].
     ConnectionsFull = 3,
-    /// Exchanges lost as [`LossReason::OverBudget`].
-    OverBudget = 4,
+    /// Exchanges lost as [`LossReason::OverBudget`] that begin with a message received.
+    OverBudgetReceived = 4,
+    /// Likewise, with one sent.
+    OverBudgetSent = 5,
 }
 
 /// Kernel counters of one signal.
-pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 5;
+pub const KERNEL_COUNTERS_PER_SIGNAL: u32 = 6;
 
 /// Entries of the kernel's counter map.
 pub const KERNEL_COUNTERS: u32 = KERNEL_COUNTERS_PER_SIGNAL * Signal::ALL.len() as u32;
@@ -280,5 +282,5 @@ const _: () = {
         assert!(Signal::ALL[index] as usize == index);
         index += 1;
     }
-    assert!((KernelCounter::OverBudget as u32) < KERNEL_COUNTERS_PER_SIGNAL);
+    assert!((KernelCounter::OverBudgetSent as u32) < KERNEL_COUNTERS_PER_SIGNAL);
 };

@@ -283,10 +283,10 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
                 let is_skipping = match wish {
                     // Of one whose begin was not seen it may be a response, so that both ends would not agree.
                     Wish::Bytes(_) if (*connection).role == Role::Unknown as u32 => false,
-                    Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position),
+                    Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position, way),
                     Wish::Undecided => false,
                     Wish::Late => {
-                        emit::count(Signal::Span, KernelCounter::OverBudget);
+                        leave_out(way);
                         true
                     }
                 };
@@ -409,7 +409,7 @@ unsafe fn begins_exchange(connection: *mut Connection, way: Way) -> bool {
 
 /// Whether an exchange is one of those that are left out: both ends of its connection answer the same.
 #[inline(always)]
-fn is_over_budget(wire: u32, position: u64) -> bool {
+fn is_over_budget(wire: u32, position: u64, way: Way) -> bool {
     let share = SKIP_SHARE.get(0).copied().unwrap_or(0);
     if share == 0 {
         return false;
@@ -420,9 +420,19 @@ fn is_over_budget(wire: u32, position: u64) -> bool {
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     let is_over = ((hash >> 32) as u32) < share;
     if is_over {
-        emit::count(Signal::Span, KernelCounter::OverBudget);
+        leave_out(way);
     }
     is_over
+}
+
+/// Counts an exchange that is left out, by the way of the message that it begins with: each way has a program of its own.
+#[inline(always)]
+fn leave_out(way: Way) {
+    let counter = match way {
+        Way::Sent => KernelCounter::OverBudgetSent,
+        Way::Received => KernelCounter::OverBudgetReceived,
+    };
+    emit::count_alone(Signal::Span, counter);
 }
 
 #[inline(always)]

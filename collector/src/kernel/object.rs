@@ -276,7 +276,10 @@ impl Kernel {
 
     /// Exchanges that the kernel side left out since the start.
     pub fn skipped_exchanges(&self) -> u64 {
-        self.counter(Signal::Span, KernelCounter::OverBudget)
+        [KernelCounter::OverBudgetReceived, KernelCounter::OverBudgetSent]
+            .into_iter()
+            .map(|counter| self.counter(Signal::Span, counter))
+            .sum()
     }
 
     /// Tells the kernel side how much of a connection's messages is wanted.
