@@ -39,6 +39,15 @@ impl Default for AgentMetrics {
     }
 }
 
+/// What the pipeline counts itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Processes in the table.
+    pub processes: usize,
+    /// Samples since the start whose request was not looked for.
+    pub samples_of_unknown_requests: u64,
+}
+
 impl AgentMetrics {
     /// CPU time and memory of this process; zeros where `/proc` cannot be read.
     pub fn usage(&self) -> Usage {
@@ -56,7 +65,7 @@ impl AgentMetrics {
         ledger: &Ledger,
         programs: &[ProgramTime],
         system_calls: Option<SystemCalls>,
-        processes: usize,
+        counts: Counts,
     ) -> Vec<Metric> {
         let usage = self.usage();
         let accounts = ledger.accounts();
@@ -83,7 +92,18 @@ impl AgentMetrics {
                 "{page}",
                 vec![point(&[], pages_replaced() as f64)],
             ),
-            gauge("kansoku.processes", "Processes in the agent's table.", "{process}", processes as f64),
+            gauge(
+                "kansoku.processes",
+                "Processes in the agent's table.",
+                "{process}",
+                counts.processes as f64,
+            ),
+            counter(
+                "kansoku.samples.request_unknown",
+                "Samples whose request was not looked for, because their window had too many.",
+                "{sample}",
+                vec![point(&[], counts.samples_of_unknown_requests as f64)],
+            ),
         ];
         metrics.extend(ledger_metrics(&accounts));
         metrics.extend(program_metrics(programs));

@@ -14,7 +14,7 @@ use collector_common::event::Event;
 use collector_common::limits::FLOW_RING_WAKE_BYTES;
 use collector_common::profile::Sample;
 
-use crate::agent::AgentMetrics;
+use crate::agent::{AgentMetrics, Counts};
 use crate::clock::{boottime_ns, monotonic_ns, unix_ns};
 use crate::crash::{Clocks, Crashes};
 use crate::flow::{FlowOptions, Flows, Serving};
@@ -423,7 +423,11 @@ impl Pipeline {
     fn tell_metrics(&mut self, is_last: bool) {
         let Some(news) = &self.news else { return };
         let (programs, calls) = (self.kernel.program_times(), self.kernel.system_calls());
-        let mut metrics = self.metrics.read(&self.ledger, &programs, calls, self.processes.len());
+        let counts = Counts {
+            processes: self.processes.len(),
+            samples_of_unknown_requests: self.profile.samples_of_unknown_requests(),
+        };
+        let mut metrics = self.metrics.read(&self.ledger, &programs, calls, counts);
         let offset_ns = clocks().monotonic_to_unix_ns;
         metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(monotonic_ns(), offset_ns)));
         metrics.extend(self.options.names.metrics());

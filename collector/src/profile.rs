@@ -17,7 +17,7 @@ use crate::loss::{Ledger, LossReason, Signal};
 use crate::process::{CodeMap, Module, Place, Process, comm};
 use crate::telemetry::{ProcessName, SpanContext};
 
-/// Samples of a window whose requests are looked for (1 MiB); what is beyond has none.
+/// Samples of a window whose requests are looked for (1 MiB); what is beyond has none, and is counted.
 const MOMENTS_MAX: usize = 65_536;
 
 /// A code address, resolved as far as it can be without reading files.
@@ -138,9 +138,7 @@ pub struct Profile {
     thread_names: HashMap<[u8; 16], Arc<str>>,
     period_ns: u64,
     stacks_max: usize,
-    /// How many more samples may be joined with their requests.
-    moments_left: usize,
-    moments_max: usize,
+    moments: Moments,
     ledger: Arc<Ledger>,
 }
 
@@ -160,14 +158,12 @@ impl Profile {
     /// samples are joined with their requests.
     pub fn new(frequency_hz: u32, stacks_max: usize, has_spans: bool, ledger: Arc<Ledger>) -> Self {
         let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
-        let moments_max = if has_spans { MOMENTS_MAX } else { 0 };
         Self {
             stacks: HashMap::new(),
             thread_names: HashMap::new(),
             period_ns,
             stacks_max,
-            moments_left: moments_max,
-            moments_max,
+            moments: Moments::new(if has_spans { MOMENTS_MAX } else { 0 }),
             ledger,
         }
     }
@@ -182,7 +178,8 @@ impl Profile {
             user_frames: sample.head.user_frames,
             addresses: sample.user_stack.iter().chain(sample.kernel_stack).copied().collect(),
         };
-        let moment = self.moment(sample);
+        let moment = Moment { thread: sample.head.task.tid, time_ns: sample.head.head.time_ns };
+        let moment = self.moments.take().then_some(moment);
         if let Some(stack) = self.stacks.get_mut(&key) {
             stack.count += 1;
             stack.moments.extend(moment);
@@ -209,23 +206,48 @@ impl Profile {
         self.stacks.values_mut().for_each(|stack| stack.join(&serving));
     }
 
+    /// Samples since the start whose request was not looked for, because their window had too many.
+    pub fn samples_of_unknown_requests(&self) -> u64 {
+        self.moments.refused
+    }
+
     /// Ends the window and starts the next one.
     pub fn flush(&mut self, start_unix_ns: u64, duration_ns: u64) -> Window {
         self.thread_names.clear();
-        self.moments_left = self.moments_max;
+        self.moments.renew();
         let stacks = std::mem::take(&mut self.stacks).into_values().collect();
         Window { start_unix_ns, duration_ns, period_ns: self.period_ns, stacks }
-    }
-
-    /// The sample's moment, if its request is looked for.
-    fn moment(&mut self, sample: &Sample<'_>) -> Option<Moment> {
-        self.moments_left = self.moments_left.checked_sub(1)?;
-        Some(Moment { thread: sample.head.task.tid, time_ns: sample.head.head.time_ns })
     }
 
     fn thread_name(&mut self, task: &Task) -> Arc<str> {
         let name = self.thread_names.entry(task.comm).or_insert_with(|| comm(task).into());
         Arc::clone(name)
+    }
+}
+
+/// How many more samples of the window have their requests looked for.
+struct Moments {
+    left: usize,
+    max: usize,
+    /// Samples beyond, of all windows.
+    refused: u64,
+}
+
+impl Moments {
+    /// None at all if `max` is zero; then nobody misses them.
+    fn new(max: usize) -> Self {
+        Self { left: max, max, refused: 0 }
+    }
+
+    fn take(&mut self) -> bool {
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        self.refused += u64::from(!is_left && self.max > 0);
+        is_left
+    }
+
+    fn renew(&mut self) {
+        self.left = self.max;
     }
 }
 
@@ -238,4 +260,27 @@ fn frames(sample: &Sample<'_>, process: &Process) -> Vec<Frame> {
     let walked = walked.take_while(|&(index, &address)| index == 0 || is_user_code_address(address));
     let user = walked.map(called_from).map(|address| Frame::of_user(address, &process.maps));
     kernel.chain(user).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many moments in each of two windows; expects how many were given and how many were missed.
+    fn check(max: usize, samples: usize, expected: (usize, u64)) {
+        let mut moments = Moments::new(max);
+        let mut given = 0;
+        for _window in 0..2 {
+            given += (0..samples).filter(|_| moments.take()).count();
+            moments.renew();
+        }
+        assert_eq!((given, moments.refused), expected);
+    }
+
+    #[test]
+    fn requests_are_looked_for_up_to_a_bound() {
+        check(0, 3, (0, 0));
+        check(2, 2, (4, 0));
+        check(2, 3, (4, 2));
+    }
 }
