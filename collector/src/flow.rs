@@ -352,8 +352,9 @@ impl Flows {
         }
     }
 
-    /// Settles what has its parent now or waited long enough, and forgets what is idle.
-    pub fn turn(&mut self, now_ns: u64) {
+    /// Settles what has its parent now or waited long enough, and forgets what is idle, given the kernel's state of connections as
+    /// in [`Self::count_moved`].
+    pub fn turn(&mut self, now_ns: u64, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
         self.sampler.turn(now_ns);
         self.service_map.turn(now_ns);
         self.linker.turn(now_ns, &self.sampler, &mut self.requests);
@@ -361,7 +362,7 @@ impl Flows {
             self.sweep_ns = now_ns;
             self.requests.sweep(now_ns);
             self.networks.sweep(now_ns);
-            self.sweep(now_ns);
+            self.sweep(now_ns, state);
         }
     }
 
@@ -470,7 +471,7 @@ impl Flows {
         self.output.exchanges = exchanges;
     }
 
-    fn sweep(&mut self, now_ns: u64) {
+    fn sweep(&mut self, now_ns: u64, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
         let idle: Vec<u64> = self
             .connections
             .iter()
@@ -485,14 +486,25 @@ impl Flows {
             .map(|(number, _)| *number)
             .collect();
         for number in idle {
-            if let Some(connection) = self.connections.get_mut(&number) {
-                if connection.heard_ns <= self.lost_ns {
-                    // What it waits for may be among what was lost.
-                    connection.abandon(&mut self.output);
-                } else {
-                    connection.finish(now_ns, &mut self.output);
+            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            let state = (!connection.tells_end())
+                .then(|| state(connection.key, number, connection.is_datagram()))
+                .flatten();
+            if let Some(state) = &state {
+                let silence_s = ((now_ns / 1_000_000_000) as u32).wrapping_sub(state.used_s);
+                if silence_s <= SILENCE_S {
+                    // What it says is left out or lost. The kernel side tells it anew after a silence only.
+                    continue;
                 }
             }
+            match state {
+                Some(state) => connection.finish_after(state.messages, state.turns, now_ns, &mut self.output),
+                // What it waits for may be among what was lost.
+                None if connection.heard_ns <= self.lost_ns => connection.abandon(&mut self.output),
+                None => connection.finish(now_ns, &mut self.output),
+            }
+            let lost = connection.take_lost_exchanges();
+            self.count_lost(lost);
             self.forget(number, now_ns);
         }
     }

@@ -220,7 +220,7 @@ impl Pipeline {
         let (flow_bytes, _) = self.drain_flows();
         self.count_flow_losses(now_ns);
         if let Some(flows) = &mut self.flows {
-            flows.turn(now_ns);
+            flows.turn(now_ns, |key, number, is_datagram| self.kernel.connection(key, number, is_datagram));
             if let Some(share) = flows.new_skip_share(now_ns, self.kernel.skipped_exchanges()) {
                 self.kernel.set_skip_share(share);
             }

@@ -289,10 +289,15 @@ impl Connection {
 
     /// It ended, after so many messages and turns: what waits for a response gets none, unless that one was lost.
     pub fn close(&mut self, record: &CloseRecord, output: &mut Output) {
-        let may_be_answered = self.catch_up(record.messages, record.turns);
+        self.finish_after(record.messages, record.turns, record.head.time_ns, output);
+    }
+
+    /// As [`Self::close`], where the kernel's state is what tells.
+    pub fn finish_after(&mut self, messages: u32, turns: u32, now_ns: u64, output: &mut Output) {
+        let may_be_answered = self.catch_up(messages, turns);
         match &mut self.parser {
-            Some(parser) if may_be_answered => give_up(parser, record.head.time_ns, output),
-            _ => self.finish(record.head.time_ns, output),
+            Some(parser) if may_be_answered => give_up(parser, now_ns, output),
+            _ => self.finish(now_ns, output),
         }
     }
 

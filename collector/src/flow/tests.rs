@@ -8,6 +8,9 @@ use super::*;
 use crate::identity::Names;
 use state::STATE_BYTES_MAX;
 
+/// `IPPROTO_UDP`
+const UDP: u16 = 17;
+
 fn flows(ledger: &Arc<Ledger>) -> Flows {
     let sampling = SamplingOptions { ratio: 1.0, per_second_max: u32::MAX, slow_ns: u64::MAX };
     let options = FlowOptions { sampling, exchanges_per_second_max: u64::MAX, counts_polls: true };
@@ -19,12 +22,22 @@ fn open(flows: &mut Flows, number: u64) {
 }
 
 fn open_as(flows: &mut Flows, number: u64, role: Role) {
+    open_over(flows, number, role, 6);
+}
+
+/// Opens a connection over a protocol with a number.
+fn open_over(flows: &mut Flows, number: u64, role: Role, protocol: u16) {
     let head = Head { kind: 0, record_bytes: 0, time_ns: 1 };
     let record = OpenRecord {
         head,
         task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
         connection: number,
-        ends: RawEnds { addresses: [[127; 16]; 2], ports: [5000, 5432], family: 2, protocol: 6 },
+        ends: RawEnds {
+            addresses: [[127; 16]; 2],
+            ports: [5000, if protocol == UDP { 53 } else { 5432 }],
+            family: 2,
+            protocol,
+        },
         role: role as u32,
         padding: 0,
         sequence: number,
@@ -184,9 +197,32 @@ fn silence_after_a_loss_is_no_missing_response() {
         if is_lost {
             flows.on_losses(FlowLosses { records: 1, exchanges: 0 }, 2);
         }
-        flows.turn(2 * STREAM_IDLE_NS);
+        flows.turn(2 * STREAM_IDLE_NS, |_, _, _| None);
         assert!(flows.is_empty());
         let lost: u64 = ledger.account(Signal::Span).lost.iter().map(|loss| loss.1).sum();
         assert_eq!((lost, ledger.account(Signal::Span).seen), (expected, 1));
     }
+}
+
+/// What a socket said last before it fell silent is not there: the kernel's state counts it. As long as that says that the socket
+/// is used, it is not forgotten.
+#[test]
+fn what_was_lost_before_a_silence_is_counted() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let query = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01";
+    let ledger = Arc::new(Ledger::default());
+    let mut flows = flows(&ledger);
+    open_over(&mut flows, 1, Role::Client, UDP);
+    send(&mut flows, 1, query, 1, 0);
+    // A response and two more exchanges came, of which nothing was told.
+    let state = |_, number, _| {
+        let [messages, turns, used_s] = [6, 6, 100];
+        Some(ConnectionState { number, messages, turns, used_s, ..ConnectionState::new_zeroed() })
+    };
+    flows.turn(120 * SECOND_NS, state);
+    assert_eq!((flows.len(), ledger.account(Signal::Span).seen), (1, 0));
+    flows.turn(140 * SECOND_NS, state);
+    let account = ledger.account(Signal::Span);
+    assert_eq!((flows.len(), account.seen), (0, 3));
+    assert_eq!(account.lost, [(LossReason::RingFull, 2), (LossReason::ExchangeBroken, 1)]);
 }
