@@ -15,7 +15,7 @@ pub const MARK: &str = "KANSOKU-VM";
 
 /// A check that takes longer is killed and fails, and the next one runs. Emulation is slow, and the
 /// machine may be busy besides.
-pub const CHECK_SECONDS_MAX: u32 = 60;
+pub const CHECK_SECONDS_MAX: u32 = 150;
 
 /// One thing to find out in the guest.
 pub struct Check {

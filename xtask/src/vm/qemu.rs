@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 /// A guest that runs longer is stopped and fails. It leaves room for several checks that each reach their own
 /// limit.
-pub const KERNEL_SECONDS_MAX: u64 = 240;
+pub const KERNEL_SECONDS_MAX: u64 = 600;
 
 const POLL: Duration = Duration::from_millis(50);
 
