@@ -6,6 +6,7 @@ use zerocopy::FromZeros;
 
 use super::*;
 use crate::identity::Names;
+use kernel_state::{COUNT_NS, STREAM_IDLE_NS, UNOWNED_NS};
 use state::STATE_BYTES_MAX;
 
 /// `IPPROTO_UDP`

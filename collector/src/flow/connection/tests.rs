@@ -1,0 +1,338 @@
+//! Connections whose messages come, come in part, or do not come: what is counted, and that nothing gets the response of another.
+
+use collector_common::event::{Head, Task};
+use collector_common::flow::{CloseRecord, Ends as RawEnds, MessageHead};
+use zerocopy::FromZeros;
+
+use super::*;
+
+fn open(role: Role) -> Connection {
+    let record = OpenRecord {
+        head: Head { kind: 0, record_bytes: 0, time_ns: 1 },
+        task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
+        connection: 5,
+        ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: 2, protocol: 6 },
+        role: role as u32,
+        padding: 0,
+        sequence: 0,
+        key: 0,
+    };
+    let subject = Subject::named("shop");
+    let process = ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None };
+    Connection::new(&record, (Arc::new(subject), Arc::new(process)), true)
+}
+
+/// A message by its way, bytes, number in the connection, turns and bytes before it.
+type Said = (Way, &'static [u8], u32, u32, u64);
+
+fn say(connection: &mut Connection, said: Said, output: &mut Output) -> Verdict {
+    say_after(connection, said, false, output)
+}
+
+fn say_after(
+    connection: &mut Connection,
+    (way, bytes, number, turns, position): Said,
+    is_after_skip: bool,
+    output: &mut Output,
+) -> Verdict {
+    let head = MessageHead {
+        head: Head { kind: 0, record_bytes: 0, time_ns: u64::from(number) },
+        connection: 5,
+        position,
+        length: bytes.len() as u32,
+        captured: bytes.len() as u32,
+        tgid: 1,
+        tid: 1,
+        number,
+        turns,
+        way: way as u16,
+        is_after_skip: is_after_skip.into(),
+        polls: 0,
+        begun_ns: 0,
+        times: [0; 6],
+    };
+    connection.take(&Message { head: &head, bytes }, output)
+}
+
+/// Expects the exchanges that came out, those that were lost in the kernel, and the role at the end.
+#[track_caller]
+fn check(role: Role, said: &[Said], exchanges: usize, lost: u64, expected_role: Role) {
+    let mut connection = open(role);
+    let mut output = Output::default();
+    for message in said {
+        let _verdict = say(&mut connection, *message, &mut output);
+    }
+    let found = (output.exchanges.len(), connection.take_lost_exchanges(), connection.role);
+    assert_eq!(found, (exchanges, lost, expected_role));
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn the_first_bytes_tell_protocol_and_role() {
+    use Way::{Received, Sent};
+    check(Role::Unknown, &[(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)], 1, 0, Role::Server);
+    check(Role::Unknown, &[(Sent, GET, 1, 1, 0), (Received, OK, 2, 2, 0)], 1, 0, Role::Client);
+    // A server does not send requests.
+    check(Role::Server, &[(Sent, GET, 1, 1, 0)], 0, 0, Role::Server);
+}
+
+#[test]
+fn a_length_that_is_read_byte_by_byte_belongs_to_its_message() {
+    use Way::{Received, Sent};
+    let said: [Said; 5] = [
+        (Received, b"*", 1, 1, 0),
+        (Received, b"1", 2, 1, 1),
+        (Received, b"\r\n$4\r\nP", 3, 1, 2),
+        (Received, b"ING\r\n", 4, 1, 9),
+        (Sent, b"+PONG\r\n", 5, 2, 0),
+    ];
+    check(Role::Server, &said, 1, 0, Role::Server);
+    // Behind a hole nothing is joined.
+    let [first, _, third, fourth, fifth] = said;
+    check(Role::Server, &[first, third, fourth, fifth], 0, 0, Role::Server);
+    // Nor over a turn.
+    check(
+        Role::Server,
+        &[first, (Sent, b"+", 2, 2, 0), (Received, b"1\r\n$4\r\nPING\r\n", 3, 3, 1)],
+        0,
+        0,
+        Role::Server,
+    );
+}
+
+#[test]
+fn what_the_kernel_lost_is_counted_by_its_turns() {
+    use Way::{Received, Sent};
+    let (request, response) = (GET.len() as u64, OK.len() as u64);
+    let whole = [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)];
+    // The second exchange is missing as a whole.
+    let third = [(Received, GET, 5, 5, 2 * request), (Sent, OK, 6, 6, 2 * response)];
+    check(Role::Server, &[whole, third].concat(), 2, 1, Role::Server);
+    // Of the second only the response came.
+    check(Role::Server, &[&whole[..], &[(Sent, OK, 4, 4, response)]].concat(), 1, 1, Role::Server);
+}
+
+/// Words of four bytes, as lengths that are read by themselves, until nothing more is wanted.
+#[test]
+fn what_was_left_alone_has_lost_nothing() {
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    for number in 1..=UNRECOGNISED_MAX + 1 {
+        let way = if number % 2 == 1 { Way::Received } else { Way::Sent };
+        let position = u64::from((number - 1) / 2) * 4;
+        let _verdict =
+            say(&mut connection, (way, b"\x01\x02\x03\x04", number, number, position), &mut output);
+    }
+    assert!(!connection.catch_up(500, 500));
+    assert_eq!((output.exchanges.len(), connection.take_lost_exchanges()), (0, 0));
+}
+
+#[test]
+fn a_response_that_was_lost_is_not_said_to_be_missing() {
+    for (messages, exchanges, abandoned) in [(1, 1, 0), (2, 0, 1)] {
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        say(&mut connection, (Way::Received, GET, 1, 1, 0), &mut output);
+        let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
+        let record =
+            CloseRecord { head, connection: 5, messages, turns: messages, ..CloseRecord::new_zeroed() };
+        connection.close(&record, &mut output);
+        let found = (output.exchanges.len(), output.abandoned, connection.take_lost_exchanges());
+        assert_eq!(found, (exchanges, abandoned, 0), "{messages} messages");
+    }
+}
+
+#[test]
+fn after_lost_responses_nothing_gets_that_of_another() {
+    use Way::{Received, Sent};
+    let (request, response) = (GET.len() as u64, OK.len() as u64);
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    let requests =
+        [0u32, 1, 2].map(|index| (Received, GET, 2 * index + 1, 2 * index + 1, u64::from(index) * request));
+    for said in requests.into_iter().chain([(Sent, OK, 6, 6, 2 * response)]) {
+        say(&mut connection, said, &mut output);
+    }
+    assert_eq!((output.exchanges.len(), output.abandoned), (1, 2));
+    assert_eq!(output.exchanges[0].request.first.position, 2 * request);
+}
+
+/// The end of an answer was lost: the next answer does not go on with it.
+#[test]
+fn an_answer_that_was_cut_short_is_not_gone_on_with() {
+    use Way::{Received, Sent};
+    const QUERY: &[u8] = b"Q\0\0\0\x0dselect 1\0";
+    const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+    let mut connection = open(Role::Client);
+    let mut output = Output::default();
+    let (query, answer) = (QUERY.len() as u64, ANSWER.len() as u64);
+    let whole = [(Sent, QUERY, 1, 1, 0), (Received, ANSWER, 2, 2, 0)];
+    let cut_short = [(Sent, QUERY, 3, 3, query), (Received, &b"T\0\0\x01\x02\0\x0c"[..], 4, 4, answer)];
+    let next = [(Sent, QUERY, 6, 5, 2 * query), (Received, ANSWER, 7, 6, answer + 300)];
+    for said in whole.into_iter().chain(cut_short).chain(next) {
+        say(&mut connection, said, &mut output);
+    }
+    assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (2, 1, 0));
+}
+
+#[test]
+fn the_rest_of_a_response_whose_head_was_lost_is_counted_once() {
+    use Way::{Received, Sent};
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    for said in [(Received, GET, 1, 1, 0), (Sent, &b"rows"[..], 3, 2, 50)] {
+        say(&mut connection, said, &mut output);
+    }
+    assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (0, 1, 0));
+}
+
+#[test]
+fn the_rest_of_a_word_is_no_method() {
+    use Way::{Received, Sent};
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    let (request, response) = (GET.len() as u64, OK.len() as u64);
+    let rest = [(Received, &GET[1..], 4, 3, request + 1), (Sent, OK, 5, 4, response)];
+    for said in [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)].into_iter().chain(rest) {
+        say(&mut connection, said, &mut output);
+    }
+    assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (1, 0, 1));
+}
+
+#[test]
+fn a_response_whose_rest_was_lost_does_not_end_with_the_next_one() {
+    use Way::{Received, Sent};
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    let second = [(Received, GET, 4, 3, GET.len() as u64), (Sent, OK, 5, 4, head.len() as u64 + 4)];
+    for said in [(Received, GET, 1, 1, 0), (Sent, head, 2, 2, 0)].into_iter().chain(second) {
+        say(&mut connection, said, &mut output);
+    }
+    assert_eq!((output.exchanges.len(), output.abandoned), (1, 1));
+    assert_eq!(output.exchanges[0].request.first.position, GET.len() as u64);
+}
+
+#[test]
+fn a_connection_of_which_nothing_came_may_have_spoken() {
+    for (unrecognised, turns, expected) in [(0, 0, 0), (0, 1, 1), (0, 2, 1), (0, 5, 3), (1, 5, 0)] {
+        let mut connection = open(Role::Server);
+        let mut output = Output::default();
+        for number in 1..=unrecognised {
+            let said: Said = (Way::Received, b"\x01\x02garbage, longer than an opening", number, 1, 0);
+            say(&mut connection, said, &mut output);
+        }
+        let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
+        let messages = unrecognised + turns;
+        let record = CloseRecord { head, connection: 5, messages, turns, ..CloseRecord::new_zeroed() };
+        connection.close(&record, &mut output);
+        assert_eq!(connection.take_lost_exchanges(), expected, "{unrecognised} came, {turns} turns");
+    }
+}
+
+#[test]
+fn what_was_lost_before_a_protocol_was_known_is_counted_once_it_is() {
+    use Way::{Received, Sent};
+    let (request, response) = (GET.len() as u64, OK.len() as u64);
+    check(Role::Server, &[(Sent, OK, 2, 2, 0)], 0, 1, Role::Server);
+    let third = [(Received, GET, 5, 5, 2 * request), (Sent, OK, 6, 6, 2 * response)];
+    check(Role::Server, &third, 1, 2, Role::Server);
+}
+
+#[test]
+fn requests_of_one_piece_have_places_of_their_own() {
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    let requests: &[u8] = b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+    say(&mut connection, (Way::Received, requests, 1, 1, 0), &mut output);
+    say(&mut connection, (Way::Sent, OK, 2, 2, 0), &mut output);
+    say(&mut connection, (Way::Sent, OK, 3, 2, OK.len() as u64), &mut output);
+    let places: Vec<_> = output.exchanges.iter().map(|exchange| exchange.request.first.position).collect();
+    assert_eq!(places, [0, requests.len() as u64 / 2]);
+}
+
+#[test]
+fn paths_of_unix_sockets() {
+    let path = |bytes: &[u8]| path_of(bytes).to_string();
+    assert_eq!(path(b"/run/redis.sock\0"), "/run/redis.sock");
+    assert_eq!(path(b"/run/redis.sock"), "/run/redis.sock");
+    assert_eq!(path(b"\0hidden"), "@hidden");
+    assert_eq!(path(b""), "");
+    assert_eq!(path(b"/run/\xff"), "/run/\u{fffd}");
+}
+
+#[test]
+fn a_connection_of_no_protocol_is_left_alone() {
+    let mut connection = open(Role::Server);
+    let mut output = Output::default();
+    let mut verdicts = Vec::new();
+    for number in 1..=UNRECOGNISED_MAX + 3 {
+        let said: Said = (Way::Received, b"\x01\x02garbage", number, 1, u64::from(number) * 9);
+        verdicts.push(say(&mut connection, said, &mut output));
+    }
+    let nothing = Verdict::Want { sent_bytes: 0, received_bytes: 0 };
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == nothing).count(), 1);
+    assert!(output.exchanges.is_empty());
+}
+
+proptest::proptest! {
+    /// Whatever the kernel leaves out or loses of a talk, each exchange that was not left out comes out, or is counted as
+    /// lost or broken.
+    #[test]
+    fn nothing_is_lost_without_a_count(
+        // Of each exchange: whether it is left out, and which of its messages are lost.
+        fates in proptest::collection::vec(
+            (proptest::bool::weighted(0.4), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3)),
+            1..40,
+        ),
+        is_server: bool,
+    ) {
+        let (asks, answers) = match is_server {
+            true => (Way::Received, Way::Sent),
+            false => (Way::Sent, Way::Received),
+        };
+        let mut connection = open(if is_server { Role::Server } else { Role::Client });
+        let mut output = Output::default();
+        let (mut lost, mut number, mut exchanges, mut has_skipped) = (0, 0, 0, false);
+        let mut is_recognised = false;
+        for (index, (is_left_out, is_request_lost, is_response_lost)) in fates.iter().enumerate() {
+            if *is_left_out && is_recognised {
+                has_skipped = true;
+                continue;
+            }
+            exchanges += 1;
+            for (way, bytes, is_lost) in [(asks, GET, is_request_lost), (answers, OK, is_response_lost)] {
+                number += 1;
+                let is_after_skip = std::mem::take(&mut has_skipped);
+                if !*is_lost {
+                    let position = index as u64 * bytes.len() as u64;
+                    let said = (way, bytes, number, number, position);
+                    say_after(&mut connection, said, is_after_skip, &mut output);
+                    lost += connection.take_lost_exchanges();
+                    is_recognised = true;
+                }
+            }
+        }
+        let record = CloseRecord {
+            head: Head { kind: 0, record_bytes: 0, time_ns: 99 },
+            connection: 5,
+            messages: number,
+            turns: number,
+            ..CloseRecord::new_zeroed()
+        };
+        connection.close(&record, &mut output);
+        lost += connection.take_lost_exchanges();
+        // Each has its own response.
+        for exchange in &output.exchanges {
+            let asked = exchange.request.first.position / GET.len() as u64;
+            let answered = exchange.response.map(|response| response.first.position / OK.len() as u64);
+            proptest::prop_assert_eq!(Some(asked), answered);
+        }
+        let found = output.exchanges.len() as u64 + output.abandoned + lost;
+        proptest::prop_assert_eq!(
+            found, exchanges, "{} out, {} abandoned, {} lost", output.exchanges.len(), output.abandoned, lost
+        );
+    }
+}
