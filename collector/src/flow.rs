@@ -7,6 +7,8 @@ mod budget;
 mod connection;
 mod describe;
 mod ends;
+#[cfg(test)]
+mod fixture;
 mod kernel_state;
 mod link;
 mod migration;

@@ -29,7 +29,7 @@ const OPENING_BYTES_MAX: usize = 16;
 const HOLE_BYTES: u64 = 1 << 40;
 
 /// `IPPROTO_UDP`
-const UDP: u16 = 17;
+pub const UDP: u16 = 17;
 
 /// Bytes of each message that a protocol is given: of requests, and of responses. Responses of HTTP are read for their head
 /// alone, rows of a database by their lengths.

@@ -1,16 +1,14 @@
 //! Many connections at once: what they take together is bounded, and what is dropped is counted.
 
-use collector_common::event::{Head, Task};
-use collector_common::flow::{Ends as RawEnds, MessageHead, Way};
+use collector_common::event::Head;
+use collector_common::flow::{MessageHead, Way};
 use zerocopy::FromZeros;
 
 use super::*;
 use crate::identity::Names;
+use fixture::opened;
 use kernel_state::{COUNT_NS, STREAM_IDLE_NS, UNOWNED_NS};
 use state::STATE_BYTES_MAX;
-
-/// `IPPROTO_UDP`
-const UDP: u16 = 17;
 
 fn flows(ledger: &Arc<Ledger>) -> Flows {
     let sampling = SamplingOptions { ratio: 1.0, per_second_max: u32::MAX, slow_ns: u64::MAX };
@@ -23,29 +21,20 @@ fn open(flows: &mut Flows, number: u64) {
 }
 
 fn open_as(flows: &mut Flows, number: u64, role: Role) {
-    open_over(flows, number, role, 6);
+    take_up(flows, &opened(number, [5000, 5432], role));
 }
 
-/// Opens a connection over a protocol with a number.
-fn open_over(flows: &mut Flows, number: u64, role: Role, protocol: u16) {
-    let head = Head { kind: 0, record_bytes: 0, time_ns: 1 };
-    let record = OpenRecord {
-        head,
-        task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
-        connection: number,
-        ends: RawEnds {
-            addresses: [[127; 16]; 2],
-            ports: [5000, if protocol == UDP { 53 } else { 5432 }],
-            family: 2,
-            protocol,
-        },
-        role: role as u32,
-        padding: 0,
-        sequence: number,
-        key: number,
-    };
-    let connection = Connection::new(&record, flows.nobody.clone(), true);
-    flows.connections.insert(number, connection);
+/// A connection that says nothing of its end to the kernel.
+fn open_datagrams(flows: &mut Flows, number: u64) {
+    let mut record = opened(number, [5000, 53], Role::Client);
+    record.ends.protocol = connection::UDP;
+    take_up(flows, &record);
+}
+
+fn take_up(flows: &mut Flows, record: &OpenRecord) {
+    let number = record.connection;
+    let record = OpenRecord { sequence: number, key: number, ..*record };
+    flows.connections.insert(number, Connection::new(&record, flows.nobody.clone(), true));
 }
 
 fn send(flows: &mut Flows, connection: u64, bytes: &[u8], number: u32, position: u64) {
@@ -213,7 +202,7 @@ fn what_was_lost_before_a_silence_is_counted() {
     let query = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01";
     let ledger = Arc::new(Ledger::default());
     let mut flows = flows(&ledger);
-    open_over(&mut flows, 1, Role::Client, UDP);
+    open_datagrams(&mut flows, 1);
     send(&mut flows, 1, query, 1, 0);
     // A response and two more exchanges came, of which nothing was told.
     let state = |_, number, _| {

@@ -1,22 +1,14 @@
 //! Connections whose messages come, come in part, or do not come: what is counted, and that nothing gets the response of another.
 
-use collector_common::event::{Head, Task};
-use collector_common::flow::{CloseRecord, Ends as RawEnds, MessageHead};
+use collector_common::event::Head;
+use collector_common::flow::{CloseRecord, MessageHead};
 use zerocopy::FromZeros;
 
+use super::super::fixture::opened;
 use super::*;
 
 fn open(role: Role) -> Connection {
-    let record = OpenRecord {
-        head: Head { kind: 0, record_bytes: 0, time_ns: 1 },
-        task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
-        connection: 5,
-        ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: 2, protocol: 6 },
-        role: role as u32,
-        padding: 0,
-        sequence: 0,
-        key: 0,
-    };
+    let record = opened(5, [80, 5000], role);
     let subject = Subject::named("shop");
     let process = ProcessName { pid: 1, executable_name: "shop".into(), executable_path: None };
     Connection::new(&record, (Arc::new(subject), Arc::new(process)), true)

@@ -1,25 +1,18 @@
 //! Connections that begin, move bytes and end, and the series that they make.
 
-use collector_common::event::{Head, Task};
-use collector_common::flow::{Ends as RawEnds, OpenRecord};
+use collector_common::event::Head;
+use collector_common::flow::OpenRecord;
 use zerocopy::FromZeros;
 
+use super::super::fixture::opened;
 use super::*;
 use crate::telemetry::ProcessName;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn open(service: &str, role: Role, is_owned: bool) -> Connection {
-    let record = OpenRecord {
-        head: Head { kind: 0, record_bytes: 0, time_ns: SECOND_NS },
-        task: Task { tgid: 1, tid: 1, start_ns: 0, cgroup_id: 0, comm: [0; 16] },
-        connection: 5,
-        ends: RawEnds { addresses: [[127; 16]; 2], ports: [80, 5000], family: 2, protocol: 6 },
-        role: role as u32,
-        padding: 0,
-        sequence: 7,
-        key: 0,
-    };
+    let head = Head { kind: 0, record_bytes: 0, time_ns: SECOND_NS };
+    let record = OpenRecord { head, sequence: 7, ..opened(5, [80, 5000], role) };
     let process = ProcessName { pid: 1, executable_name: service.into(), executable_path: None };
     Connection::new(&record, (Arc::new(Subject::named(service)), Arc::new(process)), is_owned)
 }
