@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::cache::{Cache, Unsaved};
 use super::kubernetes::{self, ApiAccess, ApiEvent, ApiPod};
@@ -225,10 +225,10 @@ fn run(
             finder.turn(monotonic_ns());
         }
         while let Some(saved) = finder.saves.join_next().await {
-            finder.on_saved(saved.map_err(anyhow::Error::from).flatten());
+            finder.on_saved(saved);
         }
         if let Some(unsaved) = finder.unsaved() {
-            finder.on_saved(unsaved.save());
+            finder.on_saved(Ok(unsaved.save()));
         }
     });
 }
@@ -503,7 +503,7 @@ impl Finder {
 
     fn save(&mut self, now_ns: u64) {
         while let Some(saved) = self.saves.try_join_next() {
-            self.on_saved(saved.map_err(anyhow::Error::from).flatten());
+            self.on_saved(saved);
         }
         if now_ns.saturating_sub(self.saved_ns) < SAVE_NS || !self.saves.is_empty() {
             return;
@@ -518,8 +518,8 @@ impl Finder {
         self.options.keeps_cache.then(|| self.cache.take_changes()).flatten()
     }
 
-    fn on_saved(&mut self, saved: Result<()>) {
-        if let Err(error) = saved {
+    fn on_saved(&mut self, saved: Result<Result<()>, JoinError>) {
+        if let Err(error) = saved.map_err(anyhow::Error::from).flatten() {
             tracing::debug!(error = format!("{error:#}"), "names are not remembered over a restart");
             self.cache.set_changed();
         }
