@@ -181,7 +181,7 @@ fn system_call_metrics(calls: &SystemCalls) -> Vec<Metric> {
             MetricKind::Gauge,
             "kansoku.syscalls.cost",
             "s",
-            "What a system call costs more while it is watched, measured at the agent's start.",
+            "What a system call costs more while it is watched, measured at the start and whenever watching begins anew.",
         )
         .with(costs.into()),
     ]

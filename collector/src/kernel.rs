@@ -26,6 +26,7 @@ mod sampler;
 mod sideband;
 mod stderr_tails;
 mod syscalls;
+mod trial;
 
 pub use alarm::Alarm;
 pub use bus_error::{pages_replaced, survive_truncated_files};

@@ -36,6 +36,7 @@ fn calls_beyond_the_budget_are_estimated() {
     copy_bytes(&container, COPIED);
     let copied = f64::from(COPIED);
     let page = endpoint.scrape_of(&container);
+    println!("a call costs {:?}", page.series("kansoku_syscalls_cost_seconds", &[]));
     for operation in ["read", "write"] {
         let of =
             [container.label(), ("syscall_operation", operation), ("syscall_descriptor", "character_device")];

@@ -6,6 +6,8 @@
 //! moments would be cut short and count too little. What the watching takes from a CPU is no time in which anything was seen:
 //! a busy program does less meanwhile. Refuses: attaching, and clocks.
 
+use super::trial::Cost;
+
 /// Length of a cycle.
 const CYCLE_NS: u64 = 1_000_000_000;
 
@@ -42,6 +44,8 @@ pub struct Costs {
     pub returns_ns: f64,
     /// While everything is watched.
     pub everything_ns: f64,
+    /// Share that watching everything takes from a loop that does nothing else: from no program does it take more.
+    pub share_max: f64,
 }
 
 /// How long what was watched, nanoseconds.
@@ -90,9 +94,6 @@ struct Cpu {
     /// Share of its time that the watching took when it was last watched.
     taken: f64,
 }
-
-/// The watching takes more of a CPU's time than this from no real program.
-const TAKEN_MAX: f64 = 0.8;
 
 /// A cycle: calls are counted in `parts` of it.
 #[derive(Debug)]
@@ -147,6 +148,25 @@ impl Duty {
         self.watched
     }
 
+    /// What is watched now.
+    pub fn watched(&self) -> Watched {
+        self.watched
+    }
+
+    /// What is watched as long as the node can afford it.
+    pub fn most(&self) -> Watched {
+        self.most
+    }
+
+    /// A call costs so much more while everything that there is to watch is, as was found out since.
+    pub fn learn(&mut self, most: Cost) {
+        self.costs.everything_ns = most.ns;
+        self.costs.share_max = most.share;
+        if self.most == Watched::Returns {
+            self.costs.returns_ns = most.ns;
+        }
+    }
+
     /// How many calls each that is counted stands for, by CPU.
     pub fn weights(&self) -> impl Iterator<Item = u32> {
         self.cpus.iter().map(|cpu| cpu.weight)
@@ -176,7 +196,8 @@ impl Duty {
         let is_counting = self.watched == self.most;
         let least_ns = self.costs.of(self.watched);
         for (cpu, calls) in self.cpus.iter_mut().zip(calls) {
-            cpu.account(elapsed_ns as f64, is_counting.then_some(*calls as f64 * least_ns));
+            let taken = *calls as f64 * least_ns / elapsed_ns.max(1) as f64;
+            cpu.account(elapsed_ns as f64, is_counting.then_some(taken.min(self.costs.share_max)));
         }
         let budget_ns = self.budget_ns.unwrap_or(0.0);
         self.saved_ns += budget_ns * elapsed_ns as f64 / 1e9 - most_calls as f64 * cost_ns;
@@ -234,14 +255,14 @@ impl Cpu {
         self.weight = ((self.owed_ns + counted_ns) / seen_ns).round().max(1.0) as u32;
     }
 
-    /// So much time went by; if calls were counted, the watching took a part of it. Where all calls are counted they stand for
+    /// So much time went by; if calls were counted, the watching took a share of it. Where all calls are counted they stand for
     /// themselves.
-    fn account(&mut self, elapsed_ns: f64, taken_ns: Option<f64>) {
-        let Some(taken_ns) = taken_ns else {
+    fn account(&mut self, elapsed_ns: f64, taken: Option<f64>) {
+        let Some(taken) = taken else {
             self.owed_ns += elapsed_ns;
             return;
         };
-        self.taken = (taken_ns / elapsed_ns.max(1.0)).min(TAKEN_MAX);
+        self.taken = taken;
         if self.weight > 1 {
             self.owed_ns += elapsed_ns - f64::from(self.weight) * elapsed_ns * (1.0 - self.taken);
         }
@@ -252,7 +273,7 @@ impl Cpu {
 mod tests {
     use super::*;
 
-    const COSTS: Costs = Costs { returns_ns: 75.0, everything_ns: 200.0 };
+    const COSTS: Costs = Costs { returns_ns: 75.0, everything_ns: 200.0, share_max: 0.8 };
 
     /// Two percent of a CPU: 20 ms a second.
     const BUDGET_NS: f64 = 20e6;
@@ -270,7 +291,18 @@ mod tests {
 
     /// A node with so many calls a second at each second, with turns of `turn_ns`.
     fn simulate(budget_ns: Option<f64>, rest: Watched, calls_per_s: &[u64], turn_ns: u64) -> Found {
-        let mut duty = Duty::new(budget_ns, COSTS, Watched::Everything, rest, 0);
+        simulate_measured(COSTS, budget_ns, rest, calls_per_s, turn_ns)
+    }
+
+    /// Likewise, where the trial found other costs than there are.
+    fn simulate_measured(
+        measured: Costs,
+        budget_ns: Option<f64>,
+        rest: Watched,
+        calls_per_s: &[u64],
+        turn_ns: u64,
+    ) -> Found {
+        let mut duty = Duty::new(budget_ns, measured, Watched::Everything, rest, 0);
         let mut watched = Watched::Everything;
         let (mut now_ns, mut real, mut estimated, mut spent_ns) = (0, 0.0, 0.0, 0.0);
         for &rate in calls_per_s {
@@ -324,6 +356,25 @@ mod tests {
             check(&[600_000; 120], turn_ms, Watched::Nothing, 0.05, [0.5, 0.0, 0.1]);
             check(&[4_000_000; 240], turn_ms, Watched::Returns, 0.1, [0.9, 0.0, 0.01]);
         }
+    }
+
+    #[test]
+    fn a_trial_on_a_slower_cpu_does_not_invent_calls() {
+        // A loop of calls of 200 ns, the cheapest there are, that take 400 ns while they are watched; the trial saw 400 and 800.
+        let slower = Costs { returns_ns: 150.0, everything_ns: 400.0, share_max: 0.5 };
+        let found =
+            simulate_measured(slower, Some(BUDGET_NS), Watched::Nothing, &[5_000_000; 240], 100_000_000);
+        assert!((found.estimate - 1.0).abs() < 0.1, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_learned_counts() {
+        let mut duty = Duty::new(Some(BUDGET_NS), COSTS, Watched::Returns, Watched::Nothing, 0);
+        duty.learn(Cost { ns: 90.0, share: 0.4 });
+        assert_eq!(duty.costs(), Costs { returns_ns: 90.0, everything_ns: 90.0, share_max: 0.4 });
+        let mut duty = Duty::new(Some(BUDGET_NS), COSTS, Watched::Everything, Watched::Returns, 0);
+        duty.learn(Cost { ns: 300.0, share: 0.7 });
+        assert_eq!(duty.costs(), Costs { returns_ns: 75.0, everything_ns: 300.0, share_max: 0.7 });
     }
 
     #[test]

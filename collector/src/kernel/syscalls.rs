@@ -3,10 +3,6 @@
 //! An empty program at both ends costs a call more than all that ours do, so it is not enough that they return early.
 //! Refuses: to end the agent where a hook cannot be attached again; that is said, and tried again at the next turn.
 
-use std::fs::File;
-use std::io::Read;
-use std::time::Instant;
-
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
@@ -17,16 +13,13 @@ use collector_common::io::Watch;
 
 use super::duty::{Costs, Duty, Watched, WatchedTime};
 use super::map::{Plain, take_map};
+use super::trial::{Measured, Trial};
 
-/// Reads that find out what a call costs: the fastest of so many batches counts, because the others were disturbed.
-const TRIAL_BATCHES: usize = 16;
-const TRIAL_BATCH_CALLS: u32 = 256;
+/// How often it is measured at the start what a call costs.
+const START_TRIALS: usize = 3;
 
-/// What a call costs where that cannot be measured, nanoseconds: about that of BENCHMARKS.md.
-const COSTS_DEFAULT: Costs = Costs { returns_ns: 80.0, everything_ns: 220.0 };
-
-/// A call never costs less, whatever was measured.
-const COST_NS_MIN: f64 = 10.0;
+/// What a call costs where that cannot be measured: about that of BENCHMARKS.md.
+const COSTS_DEFAULT: Costs = Costs { returns_ns: 80.0, everything_ns: 220.0, share_max: 0.6 };
 
 /// A program at a tracepoint, that can be taken away and attached again.
 pub struct Tap {
@@ -59,6 +52,9 @@ pub struct SystemCallHooks {
     /// What the programs were told, by CPU.
     told: Vec<Watch>,
     duty: Option<Duty>,
+    /// Measures what a call costs, where the devices for that are there.
+    trial: Option<Trial>,
+    measured: Measured,
     /// Returns that each CPU had seen.
     seen: Vec<u64>,
     has_failed: bool,
@@ -109,6 +105,8 @@ impl SystemCallHooks {
             blindness: 1,
             told: Vec::new(),
             duty: None,
+            trial: Trial::open().ok(),
+            measured: Measured::default(),
             seen: Vec::new(),
             has_failed: false,
         };
@@ -147,8 +145,12 @@ impl SystemCallHooks {
     pub fn turn(&mut self, ebpf: &mut Ebpf, now_ns: u64) -> bool {
         let calls = self.new_calls();
         let Some(duty) = &mut self.duty else { return true };
+        let before = duty.watched();
         let watched = duty.turn(now_ns, &calls);
         let weights: Vec<u32> = duty.weights().collect();
+        if before == Watched::Nothing && watched == duty.most() {
+            self.measure_again(ebpf, watched);
+        }
         self.set(ebpf, watched, &weights);
         watched != Watched::Nothing
     }
@@ -209,32 +211,36 @@ impl SystemCallHooks {
         Ok(())
     }
 
-    /// What a call costs, by reading zeros beside the hooks and without. These reads are counted like any others.
+    /// What a call costs, before the plan begins.
     fn measure(&mut self, ebpf: &mut Ebpf, most: Watched) -> Option<Costs> {
-        let mut zeros = File::open("/dev/zero").ok()?;
-        let weights = vec![1; self.seen.len()];
-        let mut call_ns = |hooks: &mut Self, watched| {
-            hooks.set(ebpf, watched, &weights);
-            fastest_read_ns(&mut zeros)
-        };
-        let free_ns = call_ns(self, Watched::Nothing)?;
-        let returns_ns = call_ns(self, Watched::Returns)?;
-        let everything_ns = if most == Watched::Returns { returns_ns } else { call_ns(self, most)? };
-        let cost = |ns: f64| (ns - free_ns).max(COST_NS_MIN);
-        Some(Costs { returns_ns: cost(returns_ns), everything_ns: cost(everything_ns) })
-    }
-}
-
-/// Nanoseconds of one read, in the fastest batch.
-fn fastest_read_ns(zeros: &mut File) -> Option<f64> {
-    let mut byte = [0];
-    let mut fastest_ns = f64::INFINITY;
-    for _ in 0..TRIAL_BATCHES {
-        let start = Instant::now();
-        for _ in 0..TRIAL_BATCH_CALLS {
-            zeros.read_exact(&mut byte).ok()?;
+        let mut returns = Measured::default();
+        for _ in 0..START_TRIALS {
+            let free_ns = self.try_call(ebpf, Watched::Nothing)?;
+            let returns_ns = self.try_call(ebpf, Watched::Returns)?;
+            returns.add(free_ns, returns_ns);
+            let most_ns = if most == Watched::Returns { returns_ns } else { self.try_call(ebpf, most)? };
+            self.measured.add(free_ns, most_ns);
         }
-        fastest_ns = fastest_ns.min(start.elapsed().as_nanos() as f64 / f64::from(TRIAL_BATCH_CALLS));
+        let most = self.measured.cost()?;
+        Some(Costs { returns_ns: returns.cost()?.ns, everything_ns: most.ns, share_max: most.share })
     }
-    Some(fastest_ns)
+
+    /// What a call costs in this moment, in which the hooks come back.
+    fn measure_again(&mut self, ebpf: &mut Ebpf, watched: Watched) {
+        let free_ns = self.trial.as_mut().and_then(|trial| trial.call_ns().ok());
+        let watched_ns = self.try_call(ebpf, watched);
+        let (Some(duty), Some(free_ns), Some(watched_ns)) = (&mut self.duty, free_ns, watched_ns) else {
+            return;
+        };
+        self.measured.add(free_ns, watched_ns);
+        if let Some(cost) = self.measured.cost() {
+            duty.learn(cost);
+        }
+    }
+
+    /// Nanoseconds of a call while this is watched. These calls are counted like any others, each as one.
+    fn try_call(&mut self, ebpf: &mut Ebpf, watched: Watched) -> Option<f64> {
+        self.set(ebpf, watched, &vec![1; self.seen.len()]);
+        self.trial.as_mut()?.call_ns().ok()
+    }
 }
