@@ -343,12 +343,11 @@ fn memory_mount() -> Option<PathBuf> {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let is_made = |path: &&Path| made().contains(*path);
-        for path in self.path.ancestors().take_while(is_made).map(Path::to_owned).collect::<Vec<_>>() {
-            if !remove(&path) {
+        for path in self.path.ancestors().take_while(|path| made().contains(*path)) {
+            if !remove(path) {
                 break;
             }
-            made().remove(&path);
+            made().remove(path);
         }
     }
 }

@@ -46,14 +46,20 @@ fn say_after(
     connection.take(&Message { head: &head, bytes }, output)
 }
 
-/// Expects the exchanges that came out, those that were lost in the kernel, and the role at the end.
-#[track_caller]
-fn check(role: Role, said: &[Said], exchanges: usize, lost: u64, expected_role: Role) {
+/// A connection in which this was said, and what came out of it.
+fn talk(role: Role, said: &[Said]) -> (Connection, Output) {
     let mut connection = open(role);
     let mut output = Output::default();
     for message in said {
         let _verdict = say(&mut connection, *message, &mut output);
     }
+    (connection, output)
+}
+
+/// Expects the exchanges that came out, those that were lost in the kernel, and the role at the end.
+#[track_caller]
+fn check(role: Role, said: &[Said], exchanges: usize, lost: u64, expected_role: Role) {
+    let (mut connection, output) = talk(role, said);
     let found = (output.exchanges.len(), connection.take_lost_exchanges(), connection.role);
     assert_eq!(found, (exchanges, lost, expected_role));
 }
@@ -109,14 +115,13 @@ fn what_the_kernel_lost_is_counted_by_its_turns() {
 /// Words of four bytes, as lengths that are read by themselves, until nothing more is wanted.
 #[test]
 fn what_was_left_alone_has_lost_nothing() {
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
-    for number in 1..=UNRECOGNISED_MAX + 1 {
-        let way = if number % 2 == 1 { Way::Received } else { Way::Sent };
-        let position = u64::from((number - 1) / 2) * 4;
-        let _verdict =
-            say(&mut connection, (way, b"\x01\x02\x03\x04", number, number, position), &mut output);
-    }
+    let said: Vec<Said> = (1..=UNRECOGNISED_MAX + 1)
+        .map(|number| {
+            let way = if number % 2 == 1 { Way::Received } else { Way::Sent };
+            (way, &b"\x01\x02\x03\x04"[..], number, number, u64::from((number - 1) / 2) * 4)
+        })
+        .collect();
+    let (mut connection, output) = talk(Role::Server, &said);
     assert!(!connection.catch_up(500, 500));
     assert_eq!((output.exchanges.len(), connection.take_lost_exchanges()), (0, 0));
 }
@@ -124,9 +129,7 @@ fn what_was_left_alone_has_lost_nothing() {
 #[test]
 fn a_response_that_was_lost_is_not_said_to_be_missing() {
     for (messages, exchanges, abandoned) in [(1, 1, 0), (2, 0, 1)] {
-        let mut connection = open(Role::Server);
-        let mut output = Output::default();
-        say(&mut connection, (Way::Received, GET, 1, 1, 0), &mut output);
+        let (mut connection, mut output) = talk(Role::Server, &[(Way::Received, GET, 1, 1, 0)]);
         let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
         let record =
             CloseRecord { head, connection: 5, messages, turns: messages, ..CloseRecord::new_zeroed() };
@@ -140,13 +143,9 @@ fn a_response_that_was_lost_is_not_said_to_be_missing() {
 fn after_lost_responses_nothing_gets_that_of_another() {
     use Way::{Received, Sent};
     let (request, response) = (GET.len() as u64, OK.len() as u64);
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
-    let requests =
-        [0u32, 1, 2].map(|index| (Received, GET, 2 * index + 1, 2 * index + 1, u64::from(index) * request));
-    for said in requests.into_iter().chain([(Sent, OK, 6, 6, 2 * response)]) {
-        say(&mut connection, said, &mut output);
-    }
+    let asked = |index: u32| (Received, GET, 2 * index + 1, 2 * index + 1, u64::from(index) * request);
+    let said = [asked(0), asked(1), asked(2), (Sent, OK, 6, 6, 2 * response)];
+    let (_, output) = talk(Role::Server, &said);
     assert_eq!((output.exchanges.len(), output.abandoned), (1, 2));
     assert_eq!(output.exchanges[0].request.first.position, 2 * request);
 }
@@ -157,39 +156,28 @@ fn an_answer_that_was_cut_short_is_not_gone_on_with() {
     use Way::{Received, Sent};
     const QUERY: &[u8] = b"Q\0\0\0\x0dselect 1\0";
     const ANSWER: &[u8] = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
-    let mut connection = open(Role::Client);
-    let mut output = Output::default();
     let (query, answer) = (QUERY.len() as u64, ANSWER.len() as u64);
     let whole = [(Sent, QUERY, 1, 1, 0), (Received, ANSWER, 2, 2, 0)];
     let cut_short = [(Sent, QUERY, 3, 3, query), (Received, &b"T\0\0\x01\x02\0\x0c"[..], 4, 4, answer)];
     let next = [(Sent, QUERY, 6, 5, 2 * query), (Received, ANSWER, 7, 6, answer + 300)];
-    for said in whole.into_iter().chain(cut_short).chain(next) {
-        say(&mut connection, said, &mut output);
-    }
+    let (_, output) = talk(Role::Client, &[whole, cut_short, next].concat());
     assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (2, 1, 0));
 }
 
 #[test]
 fn the_rest_of_a_response_whose_head_was_lost_is_counted_once() {
     use Way::{Received, Sent};
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
-    for said in [(Received, GET, 1, 1, 0), (Sent, &b"rows"[..], 3, 2, 50)] {
-        say(&mut connection, said, &mut output);
-    }
+    let (_, output) = talk(Role::Server, &[(Received, GET, 1, 1, 0), (Sent, b"rows", 3, 2, 50)]);
     assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (0, 1, 0));
 }
 
 #[test]
 fn the_rest_of_a_word_is_no_method() {
     use Way::{Received, Sent};
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
     let (request, response) = (GET.len() as u64, OK.len() as u64);
+    let whole = [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)];
     let rest = [(Received, &GET[1..], 4, 3, request + 1), (Sent, OK, 5, 4, response)];
-    for said in [(Received, GET, 1, 1, 0), (Sent, OK, 2, 2, 0)].into_iter().chain(rest) {
-        say(&mut connection, said, &mut output);
-    }
+    let (_, output) = talk(Role::Server, &[whole, rest].concat());
     assert_eq!((output.exchanges.len(), output.abandoned, output.rejected), (1, 0, 1));
 }
 
@@ -197,12 +185,9 @@ fn the_rest_of_a_word_is_no_method() {
 fn a_response_whose_rest_was_lost_does_not_end_with_the_next_one() {
     use Way::{Received, Sent};
     let head: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
+    let first = [(Received, GET, 1, 1, 0), (Sent, head, 2, 2, 0)];
     let second = [(Received, GET, 4, 3, GET.len() as u64), (Sent, OK, 5, 4, head.len() as u64 + 4)];
-    for said in [(Received, GET, 1, 1, 0), (Sent, head, 2, 2, 0)].into_iter().chain(second) {
-        say(&mut connection, said, &mut output);
-    }
+    let (_, output) = talk(Role::Server, &[first, second].concat());
     assert_eq!((output.exchanges.len(), output.abandoned), (1, 1));
     assert_eq!(output.exchanges[0].request.first.position, GET.len() as u64);
 }
@@ -210,12 +195,10 @@ fn a_response_whose_rest_was_lost_does_not_end_with_the_next_one() {
 #[test]
 fn a_connection_of_which_nothing_came_may_have_spoken() {
     for (unrecognised, turns, expected) in [(0, 0, 0), (0, 1, 1), (0, 2, 1), (0, 5, 3), (1, 5, 0)] {
-        let mut connection = open(Role::Server);
-        let mut output = Output::default();
-        for number in 1..=unrecognised {
-            let said: Said = (Way::Received, b"\x01\x02garbage, longer than an opening", number, 1, 0);
-            say(&mut connection, said, &mut output);
-        }
+        let garbage = b"\x01\x02garbage, longer than an opening";
+        let said: Vec<Said> =
+            (1..=unrecognised).map(|number| (Way::Received, &garbage[..], number, 1, 0)).collect();
+        let (mut connection, mut output) = talk(Role::Server, &said);
         let head = Head { kind: 0, record_bytes: 0, time_ns: 99 };
         let messages = unrecognised + turns;
         let record = CloseRecord { head, connection: 5, messages, turns, ..CloseRecord::new_zeroed() };
@@ -235,12 +218,10 @@ fn what_was_lost_before_a_protocol_was_known_is_counted_once_it_is() {
 
 #[test]
 fn requests_of_one_piece_have_places_of_their_own() {
-    let mut connection = open(Role::Server);
-    let mut output = Output::default();
+    use Way::{Received, Sent};
     let requests: &[u8] = b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
-    say(&mut connection, (Way::Received, requests, 1, 1, 0), &mut output);
-    say(&mut connection, (Way::Sent, OK, 2, 2, 0), &mut output);
-    say(&mut connection, (Way::Sent, OK, 3, 2, OK.len() as u64), &mut output);
+    let responses = [(Sent, OK, 2, 2, 0), (Sent, OK, 3, 2, OK.len() as u64)];
+    let (_, output) = talk(Role::Server, &[&[(Received, requests, 1, 1, 0)], &responses[..]].concat());
     let places: Vec<_> = output.exchanges.iter().map(|exchange| exchange.request.first.position).collect();
     assert_eq!(places, [0, requests.len() as u64 / 2]);
 }
