@@ -149,7 +149,7 @@ impl SystemCallHooks {
         let watched = duty.turn(now_ns, &calls);
         let weights: Vec<u32> = duty.weights().collect();
         if before == Watched::Nothing && watched == duty.most() {
-            self.measure_again(ebpf, watched);
+            let _learned = self.measure_again(ebpf, watched);
         }
         self.set(ebpf, watched, &weights);
         watched != Watched::Nothing
@@ -225,17 +225,13 @@ impl SystemCallHooks {
         Some(Costs { returns_ns: returns.cost()?.ns, everything_ns: most.ns, share_max: most.share })
     }
 
-    /// What a call costs in this moment, in which the hooks come back.
-    fn measure_again(&mut self, ebpf: &mut Ebpf, watched: Watched) {
-        let free_ns = self.trial.as_mut().and_then(|trial| trial.call_ns().ok());
-        let watched_ns = self.try_call(ebpf, watched);
-        let (Some(duty), Some(free_ns), Some(watched_ns)) = (&mut self.duty, free_ns, watched_ns) else {
-            return;
-        };
-        self.measured.add(free_ns, watched_ns);
-        if let Some(cost) = self.measured.cost() {
-            duty.learn(cost);
-        }
+    /// Learns what a call costs in this moment, in which the hooks come back; `None` if that cannot be measured.
+    fn measure_again(&mut self, ebpf: &mut Ebpf, most: Watched) -> Option<()> {
+        let free_ns = self.try_call(ebpf, Watched::Nothing)?;
+        let most_ns = self.try_call(ebpf, most)?;
+        self.measured.add(free_ns, most_ns);
+        self.duty.as_mut()?.learn(self.measured.cost()?);
+        Some(())
     }
 
     /// Nanoseconds of a call while this is watched. These calls are counted like any others, each as one.
