@@ -338,7 +338,7 @@ impl Flows {
     }
 
     /// Requests by what they were, and connections, since the start.
-    pub fn metrics(&self, now_ns: u64, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+    pub fn metrics(&mut self, now_ns: u64, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics = self.requests.metrics(monotonic_to_unix_ns);
         metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());

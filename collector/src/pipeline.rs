@@ -429,7 +429,7 @@ impl Pipeline {
         };
         let mut metrics = self.metrics.read(&self.ledger, &programs, calls, counts);
         let offset_ns = clocks().monotonic_to_unix_ns;
-        metrics.extend(self.flows.iter().flat_map(|flows| flows.metrics(monotonic_ns(), offset_ns)));
+        metrics.extend(self.flows.iter_mut().flat_map(|flows| flows.metrics(monotonic_ns(), offset_ns)));
         metrics.extend(self.options.names.metrics());
         metrics.extend(self.crashes.iter().flat_map(|crashes| crashes.metrics(self.ends)));
         let _behind_or_gone = match is_last {

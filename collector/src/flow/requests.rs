@@ -26,6 +26,10 @@ const SCALE: i32 = 3;
 const SECONDS_MIN: f64 = 1e-6;
 const SECONDS_MAX: f64 = 3600.0;
 
+/// Exemplars of a series are so far from one another: a reader of the page sees one a second, and Prometheus refuses those
+/// that are not later than the one before, by milliseconds.
+const EXEMPLAR_STEP_NS: u64 = 100_000_000;
+
 /// A series that counts nothing for so long ends; if it counts again, it begins anew.
 const IDLE_NS: u64 = 600_000_000_000;
 
@@ -47,6 +51,8 @@ struct Series {
     attributes: Vec<(Text, Text)>,
     times: Times,
     exemplar: Option<Exemplar>,
+    /// When the exemplar's span ended: `CLOCK_MONOTONIC`.
+    exemplar_ns: u64,
     /// When the first exchange began, and the last one ended: `CLOCK_MONOTONIC`.
     start_ns: u64,
     last_ns: u64,
@@ -107,6 +113,7 @@ impl Requests {
             },
             times: Times::default(),
             exemplar: None,
+            exemplar_ns: 0,
             start_ns: exchange.request.first.begun_ns,
             last_ns: 0,
         });
@@ -120,12 +127,12 @@ impl Requests {
         self.series.retain(|_, series| now_ns.saturating_sub(series.last_ns) < IDLE_NS);
     }
 
-    /// Remembers a span as an example of its series.
+    /// Remembers a span as an example of its series. The span's times are still `CLOCK_MONOTONIC`.
     pub fn exemplar(&mut self, id: SeriesId, span: &Span) {
         let Some(series) = self.series.get_mut(&id) else { return };
-        series.exemplar = Some(Exemplar {
+        series.remember(span.end_unix_ns, || Exemplar {
             value: span.duration_ns() as f64 / 1e9,
-            time_unix_ns: span.end_unix_ns,
+            time_unix_ns: 0,
             trace_id: Some(hexadecimal(&span.trace_id).into()),
             span_id: Some(hexadecimal(&span.span_id).into()),
             attributes: Vec::new(),
@@ -133,10 +140,10 @@ impl Requests {
     }
 
     /// All that was counted since the start.
-    pub fn metrics(&self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
+    pub fn metrics(&mut self, monotonic_to_unix_ns: u64) -> Vec<Metric> {
         let mut metrics: Vec<Metric> = Vec::new();
         let mut by_name: HashMap<&str, usize> = HashMap::new();
-        for series in self.series.values() {
+        for series in self.series.values_mut() {
             let index = *by_name.entry(series.metric).or_insert_with(|| {
                 let description = "Time from the first byte of a request to the last byte of its response";
                 metrics.push(Metric::new(MetricKind::Histogram, series.metric, "s", description));
@@ -196,17 +203,25 @@ impl Times {
 }
 
 impl Series {
-    fn point(&self, start_offset_ns: u64, monotonic_to_unix_ns: u64) -> Point {
-        let exemplar = self.exemplar.clone().map(|exemplar| Exemplar {
-            time_unix_ns: exemplar.time_unix_ns + monotonic_to_unix_ns,
-            ..exemplar
-        });
+    /// Keeps an exemplar that is later than the one before: links settle in any order.
+    fn remember(&mut self, ended_ns: u64, exemplar: impl FnOnce() -> Exemplar) {
+        if self.exemplar.is_none() || ended_ns >= self.exemplar_ns + EXEMPLAR_STEP_NS {
+            self.exemplar = Some(exemplar());
+            self.exemplar_ns = ended_ns;
+        }
+    }
+
+    fn point(&mut self, start_offset_ns: u64, monotonic_to_unix_ns: u64) -> Point {
+        // Told once, its time stays as it was: clocks move against one another.
+        if let Some(exemplar) = self.exemplar.as_mut().filter(|exemplar| exemplar.time_unix_ns == 0) {
+            exemplar.time_unix_ns = self.exemplar_ns + monotonic_to_unix_ns;
+        }
         Point {
             owner: Owner::Subject(Arc::clone(&self.subject)),
             attributes: self.attributes.clone(),
             start_unix_ns: self.start_ns + start_offset_ns,
             value: MetricValue::Histogram(Box::new(ExponentialHistogram {
-                exemplars: exemplar.into_iter().collect(),
+                exemplars: self.exemplar.iter().cloned().collect(),
                 ..self.times.histogram()
             })),
         }
@@ -279,6 +294,37 @@ mod tests {
         check(&[2.0, 1.0], 9);
         check(&[0.001, 0.001_01], 1);
         check(&[0.0, 1e9], 255);
+    }
+
+    #[test]
+    fn exemplars_go_forward_in_time() {
+        let mut series = Series {
+            metric: "http.server.request.duration",
+            subject: Arc::new(Subject::named("shop")),
+            attributes: Vec::new(),
+            times: Times::default(),
+            exemplar: None,
+            exemplar_ns: 0,
+            start_ns: 0,
+            last_ns: 0,
+        };
+        // An exemplar ends, and the page is told with this distance of the clocks; expects which is told, and when it was.
+        let mut check = |ended_ns: u64, offset_ns: u64, expected: (f64, u64)| {
+            let (trace_id, span_id, attributes) = (None, None, Vec::new());
+            let value = ended_ns as f64 / 1e9;
+            series.remember(ended_ns, || Exemplar { value, time_unix_ns: 0, trace_id, span_id, attributes });
+            let MetricValue::Histogram(told) = series.point(0, offset_ns).value else {
+                panic!("no histogram")
+            };
+            let told: Vec<(f64, u64)> =
+                told.exemplars.iter().map(|one| (one.value, one.time_unix_ns)).collect();
+            assert_eq!(told, [expected]);
+        };
+        let later = 1_000_000_000 + EXEMPLAR_STEP_NS;
+        check(1_000_000_000, 50, (1.0, 1_000_000_050));
+        check(900_000_000, 40, (1.0, 1_000_000_050));
+        check(later - 1, 40, (1.0, 1_000_000_050));
+        check(later, 40, (1.1, later + 40));
     }
 
     #[test]
