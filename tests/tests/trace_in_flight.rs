@@ -101,7 +101,10 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<
             told.books.of("span").lost
         );
         assert!(missing == 0 || in_flight > 1, "one after the other, none is lost");
-        check_times(name, &told, address.port(), &log);
+        // Of a burst beyond the budget, all of one side may be among what is counted as lost.
+        if missing == 0 || told.at(address.port(), true).iter().next().is_some() {
+            check_times(name, &told, address.port(), &log);
+        }
         let links = parents::check_all(&told.spans);
         // A server's span has a child at each port that it asks, a client's has one.
         let orphans_max = missing as usize * others.len().max(1);
