@@ -102,7 +102,7 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<
         );
         assert!(missing == 0 || in_flight > 1, "one after the other, none is lost");
         // Of a burst beyond the budget, all of one side may be among what is counted as lost.
-        if missing == 0 || told.at(address.port(), true).iter().next().is_some() {
+        if missing == 0 || !told.at(address.port(), true).is_empty() {
             check_times(name, &told, address.port(), &log);
         }
         let links = parents::check_all(&told.spans);
