@@ -11,6 +11,7 @@ mod directory;
 pub mod kubernetes;
 mod log_path;
 mod names;
+mod pauses;
 mod peer_watch;
 mod peers;
 mod pod;

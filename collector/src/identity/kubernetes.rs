@@ -6,22 +6,20 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::ObjectMeta;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config};
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 
 use super::Facts;
+use super::pauses::Pauses;
 
 /// Where a static pod's uid on the node is: in the API it has another.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
@@ -40,11 +38,6 @@ const PORTS_MAX: usize = 32;
 
 /// Pods in one page of the first list.
 const PAGE_PODS: u32 = 100;
-
-/// The first and the last wait after an error of the watch. Records wait 5 s for their pod: the usual first wait of 0.8 s
-/// would cost their names after three errors on end.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// How the API server is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,45 +171,27 @@ pub async fn watch(config: Config, node: String, events: Sender<ApiEvent>) {
     };
     let api: Api<SlimPod> = Api::all(client);
     let options = watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE_PODS);
-    let mut stream = std::pin::pin!(watcher(api, options).backoff(Pauses::default()));
+    let mut stream = std::pin::pin!(watcher(api, options));
+    let mut pauses = Pauses::new(Instant::now());
     while let Some(event) = stream.next().await {
-        let event = match event {
-            Ok(Event::Apply(pod) | Event::InitApply(pod)) => ApiEvent::Pod(Box::new(ApiPod::of(pod))),
-            Ok(Event::Delete(pod)) => ApiEvent::Gone(Box::new(ApiPod::of(pod))),
-            Ok(Event::Init) => ApiEvent::Begin,
-            Ok(Event::InitDone) => ApiEvent::Live,
+        let is_error = event.is_err();
+        let told = match event {
+            Ok(Event::Apply(pod) | Event::InitApply(pod)) => Some(ApiEvent::Pod(Box::new(ApiPod::of(pod)))),
+            Ok(Event::Delete(pod)) => Some(ApiEvent::Gone(Box::new(ApiPod::of(pod)))),
+            Ok(Event::Init) => Some(ApiEvent::Begin),
+            Ok(Event::InitDone) => Some(ApiEvent::Live),
             // A watch that was cut goes on where it was, without another list.
-            Err(watcher::Error::WatchFailed(_)) => continue,
-            Err(error) => ApiEvent::Down(describe(&error)),
+            Err(watcher::Error::WatchFailed(_)) => None,
+            Err(error) => Some(ApiEvent::Down(describe(&error))),
         };
-        if events.send(event).await.is_err() {
+        if let Some(told) = told
+            && events.send(told).await.is_err()
+        {
             return;
         }
-    }
-}
-
-/// The waits of the watch, doubling, each lengthened by up to its own length at random, so that a fleet doesn't return in
-/// step; anything that is told begins them anew.
-struct Pauses(ExponentialBackoff);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        let growing = ExponentialBuilder::new().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX);
-        Self(growing.without_max_times().with_jitter().build())
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next()
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        *self = Self::default();
+        if is_error {
+            tokio::time::sleep(pauses.after_error(Instant::now())).await;
+        }
     }
 }
 
