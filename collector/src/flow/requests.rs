@@ -26,8 +26,8 @@ const SCALE: i32 = 3;
 const SECONDS_MIN: f64 = 1e-6;
 const SECONDS_MAX: f64 = 3600.0;
 
-/// Exemplars of a series are so far from one another: a reader of the page sees one a second, and Prometheus refuses those
-/// that are not later than the one before, by milliseconds.
+/// An exemplar of a series is so much later than the one before: the page shows the last one only, and Prometheus, which keeps
+/// milliseconds, refuses one that is not later.
 const EXEMPLAR_STEP_NS: u64 = 100_000_000;
 
 /// A series that counts nothing for so long ends; if it counts again, it begins anew.
@@ -205,7 +205,7 @@ impl Times {
 impl Series {
     /// Keeps an exemplar that is later than the one before: links settle in any order.
     fn remember(&mut self, ended_ns: u64, exemplar: impl FnOnce() -> Exemplar) {
-        if self.exemplar.is_none() || ended_ns >= self.exemplar_ns + EXEMPLAR_STEP_NS {
+        if ended_ns >= self.exemplar_ns + EXEMPLAR_STEP_NS {
             self.exemplar = Some(exemplar());
             self.exemplar_ns = ended_ns;
         }
