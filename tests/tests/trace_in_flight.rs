@@ -20,7 +20,10 @@ use tests::traced::{Told, Traced};
 use tests::workload::Program;
 
 /// Requests at one time, and in all.
-const LOADS: [(usize, usize); 3] = [(1, 200), (50, 1000), (1000, 4000)];
+const LOADS: [(usize, usize); 3] = [(1, 200), (50, 1000), (BURST, 4000)];
+
+/// More at one time than the agent has room for on a small machine: it loses some, and counts them.
+const BURST: usize = 1000;
 
 /// What the span of a client and its own clock differ by in half of the requests at most.
 const MEDIAN_SECONDS_MAX: f64 = 1e-3;
@@ -76,8 +79,9 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<
         let missing = (exchanges - told.spans.len()) as u64;
         let lost: u64 = told.books.of("span").lost.values().sum();
         println!(
-            "{name}: {in_flight} in flight: {missing} of {exchanges} spans are missing ({:.1} %), {lost} are counted",
-            missing as f64 * 100.0 / exchanges as f64
+            "{name}: {in_flight} in flight: {missing} of {exchanges} spans are missing ({:.1} %), {lost} are counted: {:?}",
+            missing as f64 * 100.0 / exchanges as f64,
+            told.books.of("span").lost
         );
         for port in &ports {
             let [clients, servers] = [true, false].map(|is_client| told.at(*port, is_client).len());
@@ -101,8 +105,8 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<
             told.books.of("span").lost
         );
         assert!(missing == 0 || in_flight > 1, "one after the other, none is lost");
-        // Of a burst beyond the budget, all of one side may be among what is counted as lost.
-        if missing == 0 || !told.at(address.port(), true).is_empty() {
+        // Of the burst, all spans of one side may be among those that are counted as lost.
+        if in_flight < BURST || !told.at(address.port(), true).is_empty() {
             check_times(name, &told, address.port(), &log);
         }
         let links = parents::check_all(&told.spans);
