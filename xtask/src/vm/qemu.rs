@@ -17,7 +17,7 @@ pub const KERNEL_SECONDS_MAX: u64 = 600;
 
 const POLL: Duration = Duration::from_millis(50);
 
-const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet rdinit=/init";
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 rdinit=/init";
 
 /// How a boot came to its end.
 #[derive(Clone, Copy, Debug)]
