@@ -97,6 +97,9 @@ fn boot_and_judge(image: &KernelImage, initramfs: &Path, vm_dir: &Path) -> Resul
     let serial = String::from_utf8_lossy(&serial);
     let transcript = verdict::Transcript::read(&serial);
     let failure = verdict::judge(kernel.release_prefix(), guest::CHECKS, &transcript, &boot.ending).err();
+    if failure.is_some() {
+        println!("{}", verdict::evidence(&serial, guest::CHECKS, &transcript));
+    }
     Ok(Row {
         kernel: kernel.name(),
         release: transcript.release.unwrap_or("-").to_owned(),

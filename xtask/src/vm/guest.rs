@@ -154,7 +154,7 @@ for controller in cpu memory pids io; do echo +$controller > /sys/fs/cgroup/kube
 echo 20000 100000 > $cgroup/cpu.max
 echo 32M > $cgroup/memory.max
 echo 50 > $cgroup/pids.max
-sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; spin 1; cat /bin/busybox > /dev/null; exec sleep 50\" &
+sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; spin 2; cat /bin/busybox > /dev/null; exec sleep 50\" &
 sh -c \"echo \\$\\$ > /sys/fs/cgroup/kubepods/pod2/$free/cgroup.procs; exec sleep 50\" &
 until grep -q sleep /proc/$(head -n 1 $cgroup/cgroup.procs)/comm; do sleep 1; done
 kansoku run > /tmp/files.log 2>&1 &
@@ -177,7 +177,7 @@ same() {
     is container_threads $(cat $cgroup/pids.current) &&
     is container_cpu_cfs_periods_total $(key cpu.stat nr_periods) &&
     is container_cpu_cfs_throttled_periods_total $(key cpu.stat nr_throttled) &&
-    is container_cpu_cfs_throttled_seconds_total $(key cpu.stat throttled_usec | awk '{ print $1 / 1e6 }') &&
+    is container_cpu_cfs_throttled_seconds_total $(key cpu.stat throttled_usec | awk '{ printf \"%.6f\", $1 / 1e6 }') &&
     is container_cpu_usage_seconds_total $(key cpu.stat usage_usec | awk '{ printf \"%.6f\", $1 / 1e6 }') &&
     is container_memory_failcnt $(key memory.events max)
 }

@@ -5,6 +5,9 @@
 use super::guest::{CHECK_SECONDS_MAX, Check, MARK, Need};
 use super::qemu::{Ending, KERNEL_SECONDS_MAX};
 
+/// As much of a guest's output as a reader of the table wants to see.
+const EVIDENCE_LINES_MAX: usize = 60;
+
 /// The exit code of a check that was killed at its limit (128 + SIGKILL).
 const KILLED: i32 = 137;
 
@@ -92,6 +95,27 @@ pub fn judge(
     }
 }
 
+/// What the guest printed in the first check that it did not pass, or at its end: where the log is out of reach, in CI,
+/// there is no other trace of the cause.
+pub fn evidence(serial: &str, checks: &[Check], said: &Transcript) -> String {
+    let is_failed =
+        |name: &str| checks.iter().any(|check| check.name == name && check.need == Need::Required);
+    let failed = said.checks.iter().find(|(name, exit)| *exit != 0 && is_failed(name));
+    let mark = failed.map(|(name, _)| format!("{MARK} check={name} "));
+    let mut lines = Vec::new();
+    for line in serial.lines() {
+        if mark.as_ref().is_some_and(|mark| line.contains(mark)) {
+            break;
+        }
+        // What an earlier check printed is no evidence.
+        if line.contains(MARK) {
+            lines.clear();
+        }
+        lines.push(line);
+    }
+    lines[lines.len().saturating_sub(EVIDENCE_LINES_MAX)..].join("\n")
+}
+
 fn describe(ending: &Ending) -> String {
     match ending {
         Ending::Left => "it powered off".to_owned(),
@@ -143,6 +167,22 @@ mod tests {
             let reason = judged(&serial, Ending::Left).expect_err(expected);
             assert!(reason.contains(expected), "`{reason}` should contain `{expected}`");
         }
+    }
+
+    #[test]
+    fn evidence_is_what_the_failed_check_printed() {
+        let check = |serial: &str, expected: &str| {
+            assert_eq!(evidence(serial, CHECKS, &Transcript::read(serial)), expected, "{serial}");
+        };
+        let failed = "KANSOKU-VM release=6.1\nfound 1, not 2\nKANSOKU-VM check=doctor exit=8\nlater\n";
+        check(failed, "KANSOKU-VM release=6.1\nfound 1, not 2");
+        // Absent where it may be is no failure, and a guest that stood still says it last.
+        let stood = "KANSOKU-VM check=kernel-frames exit=1\nBUG: soft lockup\nCall Trace:";
+        check(stood, stood);
+        check("", "");
+        let long: String = (0..100).map(|number| format!("{number}\n")).collect();
+        let shown = evidence(&long, CHECKS, &Transcript::read(&long));
+        assert!(shown.starts_with("40\n") && shown.ends_with("\n99"), "{shown}");
     }
 
     #[test]
