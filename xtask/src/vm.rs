@@ -37,7 +37,7 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
         .collect::<Result<Vec<KernelImage>>>()?;
     let agent = match request.agent {
         Some(path) => path,
-        None => payload::build_static_agent(workspace, &vm_dir)?,
+        None => payload::build_agent(workspace, &vm_dir)?,
     };
     let workloads = ["spin", "crash"].map(|name| payload::build_workload(&vm_dir, name));
     let workloads = workloads.into_iter().collect::<Result<Vec<_>>>()?;
@@ -59,7 +59,7 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     kernels: Vec<Kernel>,
-    /// A static agent that exists already; without it the agent is built.
+    /// An agent that exists already; without it the agent is built.
     agent: Option<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ impl Request {
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             if argument == "--agent" {
-                let path = rest.next().context("--agent needs the path of a static kansoku binary")?;
+                let path = rest.next().context("--agent needs the path of a kansoku binary")?;
                 request.agent = Some(PathBuf::from(path));
             } else {
                 let kernel = Kernel::from_name(argument).with_context(|| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::initramfs::Image;
-use super::payload::refuse_dynamic;
+use super::payload::libraries_of;
 
 /// Begins every line that is meant for the host.
 pub const MARK: &str = "KANSOKU-VM";
@@ -221,9 +221,12 @@ const DIRS: &[&str] = &["proc", "sys", "dev", "tmp", "checks"];
 
 /// Puts busybox, the agent, the workloads, the checks and the init script into one archive that boots on every kernel.
 pub fn build_initramfs(vm_dir: &Path, agent: &Path, workloads: &[PathBuf]) -> Result<PathBuf> {
-    refuse_dynamic(agent).context("look at the agent for the guest")?;
     let image = Image::with_busybox(&vm_dir.join("initramfs"), DIRS)?;
     image.add(agent, "bin/kansoku")?;
+    for library in libraries_of(agent)? {
+        let name = library.strip_prefix("/").context("a library has a whole path")?;
+        image.add(&library, &name.to_string_lossy())?;
+    }
     for workload in workloads {
         let name = workload.file_name().context("a workload has a name")?;
         image.add(workload, &format!("bin/{}", name.to_string_lossy()))?;

@@ -1,9 +1,8 @@
-//! Builds the two programs that run in the guest: the agent and a workload with a known shape.
+//! Builds the programs that run in the guest: the agent, with the libraries that it is linked to, and workloads with a known shape.
 //!
-//! Both must be static, because the guest has no dynamic loader and no libraries; a dynamic result is refused
-//! here and not found out by a failed boot.
+//! The agent is the one that tests run here, without its symbols. Workloads are static, so that their stacks are their own;
+//! another result is refused here and not found out by a failed boot.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,32 +10,38 @@ use anyhow::{Context, Result, bail};
 
 use super::host::{is_static_elf, stdout_of};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// Compiles the agent with its C library inside. Its own target directory keeps the usual one from being
-/// rebuilt.
-pub fn build_static_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
-    let build_dir = vm_dir.join("build");
-    eprintln!("vm: build the static agent in {}", build_dir.display());
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(workspace)
+/// Builds the agent and takes its symbols away: the guest keeps the whole image in memory. Not a release build: what is asked
+/// here is whether the kernel takes the object.
+pub fn build_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
+    eprintln!("vm: build the agent");
+    let status = Command::new("cargo")
         .args(["build", "--package", "collector", "--bin", "kansoku"])
-        .args(["--target", TARGET, "--target-dir"])
-        .arg(&build_dir)
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // The guest reads the whole image into memory, and the agent's own symbols are no use there. Not a release
-        // build: what is asked here is whether the kernel takes the object, and the build is five minutes shorter.
-        .env("CARGO_PROFILE_DEV_STRIP", "true")
+        .current_dir(workspace)
         .status()
         .context("start cargo to build the agent")?;
     if !status.success() {
-        bail!("the static agent does not build ({status}); cargo's messages are above");
+        bail!("the agent does not build ({status}); cargo's messages are above");
     }
-    let agent = build_dir.join(TARGET).join("debug/kansoku");
-    refuse_dynamic(&agent)?;
+    let agent = vm_dir.join("kansoku");
+    let built = workspace.join("target/debug/kansoku");
+    stdout_of(Command::new("strip").arg("-o").arg(&agent).arg(&built))
+        .context("take the agent's symbols away (apt-get install binutils)")?;
     Ok(agent)
+}
+
+/// What the loader of this machine gives to a program, and the loader itself; nothing for a static one.
+pub fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    if is_static_elf(program) {
+        return Ok(Vec::new());
+    }
+    let said = stdout_of(Command::new("ldd").arg(program))
+        .with_context(|| format!("find the libraries of {}", program.display()))?;
+    Ok(library_paths(&said).map(PathBuf::from).collect())
+}
+
+/// `NAME => PATH (ADDRESS)`, or `PATH (ADDRESS)`; the vDSO has no path.
+fn library_paths(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
 }
 
 /// Compiles a workload of `tests/workloads`, such as `spin`.
@@ -54,15 +59,25 @@ pub fn build_workload(vm_dir: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Fails unless `program` can run where there is no dynamic loader.
-pub fn refuse_dynamic(program: &Path) -> Result<()> {
+fn refuse_dynamic(program: &Path) -> Result<()> {
     if !program.is_file() {
         bail!("{} does not exist", program.display());
     }
     if !is_static_elf(program) {
-        bail!(
-            "{} is not a static x86_64 program: build it with RUSTFLAGS=\"-C target-feature=+crt-static\"",
-            program.display()
-        );
+        bail!("{} is not a static x86_64 program", program.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_have_paths() {
+        let said = "\tlinux-vdso.so.1 (0x7f3e)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f3e)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x7f3e)\n\tlibgone.so => not found\n";
+        let found: Vec<_> = library_paths(said).collect();
+        assert_eq!(found, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+    }
 }
