@@ -80,6 +80,10 @@ pub struct Ends {
 }
 
 /// What the kernel side knows of a connection, as it stands in its maps.
+///
+/// What each message reads and writes comes first, behind the address: in a kernel's hash map, where 48 bytes and the key
+/// stand before a value (`struct htab_elem`, 5.10 to 6.18), these 64 bytes are one line of a processor's cache, as long as
+/// an element has whole lines, which [`ConnectionState::rest`] fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ConnectionState {
@@ -89,6 +93,32 @@ pub struct ConnectionState {
     pub number: u64,
     /// Bytes by [`Way`], since it was met.
     pub moved: [u64; 2],
+    /// Messages of both ways.
+    pub messages: u32,
+    /// Turns of direction.
+    pub turns: u32,
+    /// The process that used it last.
+    pub tgid: u32,
+    /// A [`Way`], or a number that is none.
+    pub last_way: u32,
+    /// A [`Role`]
+    pub role: u32,
+    /// Messages that one call sent before: `sendmmsg` tells of each on its own.
+    pub batch: u32,
+    /// The same for both ends of a connection.
+    pub wire: u32,
+    /// Whether the exchange that goes on is left out.
+    pub is_skipping: u16,
+    /// Whether any was since the last message that the daemon has.
+    pub has_skipped: u16,
+    /// A [`Transport`]
+    pub transport: u32,
+    /// The [`Way`] of the first message, or a number that is none.
+    pub first_way: u32,
+    /// Turns of direction until the last message that found room in the ring, it included.
+    pub told_turns: u32,
+    /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
+    pub used_s: u32,
     /// Begin of its connect, `CLOCK_MONOTONIC`; 0 if it was accepted or its begin was not seen.
     pub begun_ns: u64,
     /// When it was established, likewise; 0 if that was not seen.
@@ -96,39 +126,23 @@ pub struct ConnectionState {
     /// The first numbers of both directions, of the client's in the upper half: both ends have the same, whatever rewrites the
     /// addresses between them. 0 if its begin was not seen.
     pub sequence: u64,
-    /// Messages of both ways.
-    pub messages: u32,
-    /// Turns of direction.
-    pub turns: u32,
-    /// The process that used it last.
-    pub tgid: u32,
     /// The process that connected.
     pub opener: u32,
-    /// A [`Way`], or a number that is none.
-    pub last_way: u32,
-    /// A [`Role`]
-    pub role: u32,
     /// Local port of UDP sockets, inode of Unix ones: another one is another socket at the same address.
     pub port: u32,
-    /// Messages that one call sent before: `sendmmsg` tells of each on its own.
-    pub batch: u32,
-    /// The same for both ends of a connection.
-    pub wire: u32,
     /// The state that it was in after being established; 0 while it is.
     pub left: u32,
-    /// Whether the exchange that goes on is left out.
-    pub is_skipping: u32,
-    /// Whether any was since the last message that the daemon has.
-    pub has_skipped: u32,
-    /// A [`Transport`]
-    pub transport: u32,
-    /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
-    pub used_s: u32,
-    /// Turns of direction until the last message that found room in the ring, it included.
-    pub told_turns: u32,
-    /// The [`Way`] of the first message, or a number that is none.
-    pub first_way: u32,
+    /// Nothing.
+    pub rest: [u32; 5],
 }
+
+const _: () = {
+    const LINE_BYTES: usize = 64;
+    const BEFORE_VALUE_BYTES: usize = 48 + size_of::<u64>();
+    assert!((BEFORE_VALUE_BYTES + core::mem::offset_of!(ConnectionState, number)).is_multiple_of(LINE_BYTES));
+    assert!(core::mem::offset_of!(ConnectionState, told_turns) == size_of::<u64>() + LINE_BYTES);
+    assert!((BEFORE_VALUE_BYTES + size_of::<ConnectionState>()).is_multiple_of(LINE_BYTES));
+};
 
 /// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is
 /// established the task has no thread: it is who connected, or nobody.

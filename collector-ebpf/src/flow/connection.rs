@@ -290,7 +290,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
                         true
                     }
                 };
-                (&raw mut (*connection).is_skipping).write(is_skipping as u32);
+                (&raw mut (*connection).is_skipping).write(is_skipping as u16);
             }
         } else {
             (&raw mut (*connection).batch).write((*connection).batch.wrapping_add(1));
@@ -470,25 +470,26 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
             sock,
             number: new_number(),
             moved: [0; 2],
-            begun_ns: 0,
-            opened_ns: 0,
-            sequence: 0,
             messages: 0,
             turns: 0,
             tgid: 0,
-            opener: 0,
             last_way: NO_WAY,
             role,
-            port: 0,
             batch: 0,
             wire: 0,
-            left: 0,
             is_skipping: 0,
             has_skipped: 0,
             transport: Transport::Tcp as u32,
-            used_s: 0,
-            told_turns: 0,
             first_way: NO_WAY,
+            told_turns: 0,
+            used_s: 0,
+            begun_ns: 0,
+            opened_ns: 0,
+            sequence: 0,
+            opener: 0,
+            port: 0,
+            left: 0,
+            rest: [0; 5],
         });
     }
 }
