@@ -203,6 +203,7 @@ fn flows(resolved: &Resolved) -> Result<FlowOptions> {
             given => given,
         },
         counts_polls: resolved.flag("io.enabled") || keeps_stderr(resolved),
+        node_network: kubernetes::node_network(resolved),
     })
 }
 

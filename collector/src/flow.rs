@@ -21,8 +21,10 @@ mod service_map;
 mod state;
 #[cfg(test)]
 mod tests;
+mod translations;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use collector_common::flow::{
@@ -48,6 +50,8 @@ pub use sampling::SamplingOptions;
 use sampling::{Sampler, duration_ns, end_ns};
 use service_map::{Parties, Party, ServiceMap, is_told_by_client};
 use state::States;
+pub use translations::Translate;
+use translations::Translations;
 
 /// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
 const CONNECTIONS_MAX: usize = 131_072;
@@ -64,6 +68,8 @@ pub struct FlowOptions {
     pub exchanges_per_second_max: u64,
     /// Whether it is known when threads ask event queues: without, no thread proves a parent.
     pub counts_polls: bool,
+    /// The network namespace whose connection tracking knows the pods behind IPs of Services; `None` for not to ask.
+    pub node_network: Option<PathBuf>,
 }
 
 /// What of connections found no room in the kernel's ring since the start.
@@ -95,6 +101,7 @@ pub struct Flows {
     networks: Networks,
     service_map: ServiceMap,
     peers: Peers,
+    translations: Translations,
     /// Who has a connection that nobody has taken up.
     nobody: (Arc<Subject>, Arc<ProcessName>),
     sampler: Sampler,
@@ -138,6 +145,7 @@ impl Flows {
             ),
             service_map: ServiceMap::new(now_unix_ns),
             peers: Peers::default(),
+            translations: Translations::default(),
             start_unix_ns: now_unix_ns,
             sampler: Sampler::new(options.sampling.clone()),
             decisions: Vec::new(),
@@ -148,6 +156,11 @@ impl Flows {
             lost_ns: 0,
             ledger,
         }
+    }
+
+    /// Asks this who is behind the IP of a Service from now on.
+    pub fn set_translate(&mut self, translate: Translate) {
+        self.translations = Translations::by(translate);
     }
 
     /// Whose an address of the cluster is from now on.
@@ -176,7 +189,7 @@ impl Flows {
                 connection.set_owner(owner);
                 self.linker.on_open(connection);
             }
-            connection.find_peer(&self.peers, record.head.time_ns);
+            connection.find_peer(&self.peers, &mut self.translations, record.head.time_ns);
             if network::is_known(connection) {
                 self.networks.place(connection, record.head.time_ns);
             }
@@ -298,6 +311,7 @@ impl Flows {
     /// in [`Self::count_moved`].
     pub fn turn(&mut self, now_ns: u64, state: impl Fn(u64, u64, bool) -> Option<ConnectionState>) {
         self.sampler.turn(now_ns);
+        self.translations.turn(now_ns);
         self.service_map.turn(now_ns);
         self.linker.turn(now_ns, &self.sampler, &mut self.requests);
         if now_ns.saturating_sub(self.sweep_ns) >= SWEEP_NS {
@@ -343,6 +357,7 @@ impl Flows {
         metrics.extend(self.networks.metrics(now_ns));
         metrics.extend(self.service_map.metrics());
         metrics.extend(self.peers.metrics(self.start_unix_ns));
+        metrics.extend(self.translations.metrics(self.start_unix_ns));
         metrics.extend(self.states.metrics(self.start_unix_ns));
         metrics.push(self.captured());
         metrics
@@ -397,7 +412,8 @@ impl Flows {
         self.exchanges += exchanges.len() as u64;
         if let Some(connection) = self.connections.get_mut(&number) {
             for exchange in exchanges.drain(..) {
-                connection.find_peer(&self.peers, exchange.request.first.begun_ns);
+                let begun_ns = exchange.request.first.begun_ns;
+                connection.find_peer(&self.peers, &mut self.translations, begun_ns);
                 observe_edge(connection, &exchange, now_ns, &mut self.service_map, &self.linker);
                 settle(
                     connection,
@@ -437,7 +453,9 @@ fn observe_edge(
     let (client, server) = match (is_client, other) {
         (true, Some(server)) => (own, Party::Service(Arc::clone(&server.subject))),
         (true, None) => {
-            let name = peer.map_or_else(|| connection.server_name(), |peer| peer.service_name().to_owned());
+            let callee = connection.callee();
+            let name =
+                callee.map_or_else(|| connection.server_name(), |callee| callee.service_name().to_owned());
             (own, Party::Named(name))
         }
         (false, _) => (Party::Named("user".to_owned()), own),
@@ -468,6 +486,7 @@ fn settle(
     let to_addressee = |(_, local)| Ends { local, peer: connection.ends.local };
     let other = connection.addressee.map(to_addressee);
     let other = other.or_else(|| linker.other_end(connection).map(|other| other.ends));
+    let other = other.or_else(|| connection.translated());
     let waiting = describe::span(connection, exchange, side, series, must_stay, ended_ns, other);
     linker.add(waiting);
 }

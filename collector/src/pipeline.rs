@@ -21,7 +21,7 @@ use crate::flow::{FlowOptions, Flows, Serving};
 use crate::health::Pulse;
 use crate::identity::{Names, PeerFeed, Subject};
 use crate::io::{PendingOperation, SlowOperations};
-use crate::kernel::{Alarm, Arrival, Inbox, Kernel};
+use crate::kernel::{Alarm, Arrival, Conntrack, Inbox, Kernel};
 use crate::loss::{Ledger, LossReason, Signal};
 use crate::meter::News;
 use crate::process::ProcessTable;
@@ -160,7 +160,7 @@ impl Pipeline {
         }
         let offset_ns = clocks().monotonic_to_unix_ns;
         let flows = options.flows.as_ref();
-        let flows = flows.map(|flows| Flows::new(flows, unix_ns(), offset_ns, Arc::clone(&ledger)));
+        let flows = flows.map(|flows| follow(flows, offset_ns, &ledger));
         Self {
             inbox: Inbox::default(),
             processes,
@@ -465,6 +465,25 @@ fn observe(
     if let Some(process) = processes.of_task(&head.task) {
         profile.observe(sample, process);
     }
+}
+
+/// Follows connections, to the pods behind IPs of Services as far as the node's connection tracking can be asked.
+fn follow(options: &FlowOptions, offset_ns: u64, ledger: &Arc<Ledger>) -> Flows {
+    let mut flows = Flows::new(options, unix_ns(), offset_ns, Arc::clone(ledger));
+    match options.node_network.as_deref().map(Conntrack::open) {
+        None => {}
+        Some(Ok(mut conntrack)) => flows.set_translate(Box::new(move |route| {
+            let destination = conntrack.destination(route);
+            destination.inspect_err(|error| tracing::debug!(%error, ?route, "no translation")).ok().flatten()
+        })),
+        Some(Err(error)) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "pods behind IPs of Services on other nodes have no names"
+            );
+        }
+    }
+    flows
 }
 
 /// What a thread served from one moment to another: nothing that is known where connections are not followed.

@@ -17,7 +17,10 @@ use tests::spans::{self, Span};
 use tests::workload::{source, utf8};
 use tests::{metrics, tools};
 
+const KEPT: &str = "kept.py";
 const PORT: &str = "8000";
+const RESOLVER: &str = "resolver.py";
+const DNS_PORT: &str = "53";
 
 /// A pod of another node with an address there.
 fn remote_pod(deployment: &str, number: u32, address: &str, phase: &str) -> Value {
@@ -37,11 +40,15 @@ fn service(name: &str, number: u32, address: &str) -> Value {
     })
 }
 
-/// One side of `kept.py` in a pod's network.
-fn in_network(directory: &Path, network: &str, role: &str, address: &str) -> Daemon {
-    let script = source("kept.py");
-    let words = ["netns", "exec", network, "python3", utf8(&script), role, address, PORT];
-    let log = directory.join(format!("{role}.log"));
+/// One side of a script in a pod's network: a server where it is, or a client that asks for the Service.
+fn in_network(directory: &Path, network: &str, script: &str, port: &str) -> Daemon {
+    let (role, address) = match network {
+        PodNetworks::SERVER => ("serve", PodNetworks::SERVER_ADDRESS),
+        _ => ("call", PodNetworks::SERVICE_ADDRESS),
+    };
+    let path = source(script);
+    let words = ["netns", "exec", network, "python3", utf8(&path), role, address, port];
+    let log = directory.join(format!("{script}-{role}.log"));
     let launch = Launch::plain(&log);
     Daemon::start(&tools::require("ip", "iproute2"), &words, launch)
 }
@@ -64,9 +71,9 @@ fn peers_on_other_nodes_have_names() {
         .wait_for("tells the cluster's addresses kind=Pod", Duration::from_secs(10))
         .wait_for("tells the cluster's addresses kind=Service", Duration::from_secs(10));
 
-    let _server = in_network(directory.path(), PodNetworks::SERVER, "serve", PodNetworks::SERVER_ADDRESS);
+    let _server = in_network(directory.path(), PodNetworks::SERVER, KEPT, PORT);
     std::thread::sleep(Duration::from_secs(1));
-    let _client = in_network(directory.path(), PodNetworks::CLIENT, "call", PodNetworks::SERVICE_ADDRESS);
+    let _client = in_network(directory.path(), PodNetworks::CLIENT, KEPT, PORT);
     std::thread::sleep(Duration::from_secs(3));
     // The pod ends and leaves its IP to another one.
     let ended_ns = unix_ns();
@@ -129,6 +136,60 @@ fn peers_on_other_nodes_have_names() {
     assert_eq!((count("pod"), count("service")), (1.0, 1.0));
 }
 
+/// A connection that began before the agent has nothing at its ends by which they would know each other, as if the server were on
+/// another node: what the node's connection tracking says is all that there is.
+#[test]
+fn the_pod_behind_a_service_has_a_name() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let (api, _networks) = (ApiServer::start(directory.path()), PodNetworks::make());
+    api.put_at("/api/v1/services", &service("db", 450, PodNetworks::SERVICE_ADDRESS));
+    api.put(&remote_pod("store", 401, PodNetworks::SERVER_ADDRESS, "Running"));
+    let _server = in_network(directory.path(), PodNetworks::SERVER, KEPT, PORT);
+    let _resolver = in_network(directory.path(), PodNetworks::SERVER, RESOLVER, DNS_PORT);
+    std::thread::sleep(Duration::from_secs(1));
+    let _asker = in_network(directory.path(), PodNetworks::CLIENT, RESOLVER, DNS_PORT);
+    let _client = in_network(directory.path(), PodNetworks::CLIENT, KEPT, PORT);
+    std::thread::sleep(Duration::from_secs(1));
+    let receiver = Receiver::start(Protocol::Grpc, Behaviour::Accept);
+    let network = format!("kubernetes.node_network=/run/netns/{}", PodNetworks::CLIENT);
+    let [names, peers, all] = ["kubernetes.cri_socket=none", "kubernetes.peers=true", "trace.sample_ratio=1"];
+    let agent = start(directory.path(), &receiver, &[&api.setting(), names, peers, all, &network])
+        .wait_for("tells the cluster's addresses kind=Pod", Duration::from_secs(10))
+        .wait_for("tells the cluster's addresses kind=Service", Duration::from_secs(10));
+    std::thread::sleep(Duration::from_secs(4));
+    stop(agent);
+
+    let spans = spans::of_requests(&receiver.traces());
+    for [key, value] in [["url.path", "/kept"], ["url.path", "/new"], ["dns.question.name", "shop.test"]] {
+        let is_wanted = |span: &&Span| span.is_client() && span.attribute(key) == value;
+        // What was said before the addresses were known has no names.
+        let is_named = |span: &&Span| !span.attribute("kansoku.peer.k8s.service.name").is_empty();
+        let clients: Vec<&Span> = spans.iter().filter(is_wanted).filter(is_named).collect();
+        assert!(clients.len() > 15, "{} spans of {value}", clients.len());
+        for span in clients {
+            let keys = [
+                "server.address",
+                "network.peer.address",
+                "service.peer.name",
+                "kansoku.peer.k8s.service.name",
+            ];
+            let found = keys.map(|key| span.attribute(key));
+            assert_eq!(
+                found,
+                [PodNetworks::SERVICE_ADDRESS, PodNetworks::SERVER_ADDRESS, "store", "db"],
+                "{span:#?}"
+            );
+            assert_eq!(span.attribute("kansoku.peer.k8s.pod.name"), "store-7d9c5-x");
+        }
+    }
+    let requests = receiver.metrics();
+    let edges = metrics::counter(&requests, "traces_service_graph_request_total");
+    assert!(metrics::total(&edges, |edge| edge.attribute("server") == "store") > 15, "{edges:#?}");
+    let asked = metrics::counter(&requests, "kansoku.flow.translations");
+    let count = |outcome| metrics::total(&asked, |series| series.attribute("kansoku.outcome") == outcome);
+    assert!(count("found") > 15 && count("postponed") == 0, "{asked:#?}");
+}
+
 #[test]
 fn the_doctor_says_what_is_forbidden() {
     let directory = TempDir::new().expect("a temporary directory");
@@ -142,6 +203,16 @@ fn the_doctor_says_what_is_forbidden() {
         assert!(peers["found"].as_str().is_some_and(|found| found.contains(text)), "{peers}");
     };
     check(true, "pods and services");
+    let settings = ["doctor", "--json", "--set", &api.setting(), "--set", "kubernetes.peers=true"];
+    let network = |path: &str| {
+        let network = format!("kubernetes.node_network={path}");
+        let found = run_to_end(&[&settings[..], &["--set", &network]].concat(), STOP_MAX);
+        let found: Value = serde_json::from_slice(&found.stdout).expect("JSON");
+        let checks = found["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["name"] == "Service IPs").map(|check| check["ok"].clone())
+    };
+    let found = ["auto", "/run/netns/none", "none"].map(network);
+    assert_eq!(found, [Some(true.into()), Some(false.into()), None]);
     api.control(&json!({"forbid": ["services"]}));
     check(false, "Forbidden");
 }

@@ -19,7 +19,7 @@ use crate::dump::pattern::{CORE_PATTERN, supports_socket};
 use crate::dump::service::Way;
 use crate::identity::{CriSocket, NameOptions, cri, kubernetes, try_list_peers};
 use crate::kernel::{
-    Hook, Inbox, Kernel, ProgramTime, SystemCalls, Watched, online_cpus, sample_ring_bytes,
+    Conntrack, Hook, Inbox, Kernel, ProgramTime, SystemCalls, Watched, online_cpus, sample_ring_bytes,
     sideband_ring_bytes,
 };
 use crate::loss::{Account, Ledger};
@@ -128,6 +128,7 @@ fn checks(config: &Config) -> Vec<Check> {
     checks.extend(capabilities());
     checks.extend([kernel_symbols(), pid_namespace(), cgroups(), spool(config), cores(config)]);
     checks.extend(names(&config.names));
+    checks.extend(backends(config));
     checks.extend(cluster(config));
     checks
 }
@@ -256,6 +257,22 @@ fn names(options: &NameOptions) -> Vec<Check> {
         "peers on other nodes have no names; allow list and watch of pods and services in all namespaces";
     checks.extend(by_peers.map(|peers| answer("peers", peers, advice)));
     checks
+}
+
+/// Whether the node says which pods are behind IPs of Services, where that is wanted.
+fn backends(config: &Config) -> Option<Check> {
+    let network = config.flows.as_ref()?.node_network.as_ref()?;
+    let (is_good, found) = match Conntrack::open(network) {
+        Ok(_) => (true, format!("the connection tracking of {} answers", network.display())),
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Some(check(
+        "Service IPs",
+        is_good,
+        &found,
+        "pods behind IPs of Services on other nodes have no names; grant CAP_NET_ADMIN, and the node's network (hostNetwork) or \
+         CAP_SYS_ADMIN, or set kubernetes.node_network to none",
+    ))
 }
 
 /// Whether the election works, where there is one.

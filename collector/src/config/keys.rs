@@ -409,6 +409,14 @@ pub fn keys() -> Vec<Key> {
              nodes.",
         ),
         key(
+            "kubernetes.node_network",
+            Kind::Text,
+            "auto",
+            "The node's network namespace, whose connection tracking says which pod is behind the IP of a Service, asked with \
+             kubernetes.peers. auto: that of process 1, or the own one where that may not be looked at; none; or a path. Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN or the node's \
+             network (hostNetwork).",
+        ),
+        key(
             "kubernetes.cache",
             Kind::Text,
             "/var/lib/kansoku/names.json",

@@ -11,6 +11,9 @@ use crate::dump::Glob;
 use crate::health::Health;
 use crate::identity::{ApiAccess, Choice, CriSocket, NameOptions};
 
+/// Network namespaces that may be the node's: that of its first process, and where that cannot be looked at, the own one.
+const NODE_NETWORKS: [&str; 2] = ["/proc/1/ns/net", "/proc/self/ns/net"];
+
 /// How pods are found.
 pub fn names(resolved: &Resolved) -> Result<NameOptions> {
     let api = match (resolved.text("kubernetes.api"), optional(resolved.text("kubernetes.kubeconfig"))) {
@@ -36,6 +39,16 @@ pub fn names(resolved: &Resolved) -> Result<NameOptions> {
         keeps_cache: false,
         health: Health::default(),
     })
+}
+
+/// The network namespace to ask for the pods behind IPs of Services, which only those know who know the IPs.
+pub fn node_network(resolved: &Resolved) -> Option<PathBuf> {
+    let path = match resolved.text("kubernetes.node_network") {
+        "none" | "" => return None,
+        "auto" => NODE_NETWORKS.into_iter().find(|path| std::fs::metadata(path).is_ok())?,
+        path => path,
+    };
+    resolved.flag("kubernetes.peers").then(|| path.into())
 }
 
 /// As the user says, else the host's name where pods are watched: so do kubelets.

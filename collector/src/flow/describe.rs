@@ -53,8 +53,11 @@ pub fn span(
     let error = exchange.failure.as_ref().filter(|_| is_error).map(|failure| failure.message.clone());
     let mut attributes = own_attributes(&exchange);
     add_ends(&mut attributes, connection, side, other);
-    if let Some(peer) = connection.peer() {
-        add_peer(&mut attributes, peer);
+    if let Some(callee) = connection.callee() {
+        add_callee(&mut attributes, callee);
+    }
+    for peer in connection.peer().into_iter().chain(connection.backend()) {
+        attributes.push((peer_name_key(peer.kind), SpanValue::Text(peer.name.to_string().into())));
     }
     if let Some(failure) = exchange.failure.filter(|_| is_error) {
         attributes.push(("error.type", SpanValue::Text(failure.kind)));
@@ -142,16 +145,18 @@ fn add_ends(
 }
 
 /// Who is at the other end: `service.peer.*` of the semantic conventions (1.39), which have no names for a peer's pod.
-fn add_peer(attributes: &mut Vec<(&'static str, SpanValue)>, peer: &Peer) {
+fn add_callee(attributes: &mut Vec<(&'static str, SpanValue)>, peer: &Peer) {
     let mut add = |key, value: &str| attributes.push((key, SpanValue::Text(value.to_owned().into())));
     add("service.peer.name", peer.service_name());
     add("service.peer.namespace", peer.service_namespace());
     add("kansoku.peer.k8s.namespace.name", &peer.namespace);
-    let key = match peer.kind {
+}
+
+fn peer_name_key(kind: PeerKind) -> &'static str {
+    match kind {
         PeerKind::Pod => "kansoku.peer.k8s.pod.name",
         PeerKind::Service => "kansoku.peer.k8s.service.name",
-    };
-    add(key, &peer.name);
+    }
 }
 
 /// What the thread spent its time on, seconds. The call that began before it was counted was on the CPU.

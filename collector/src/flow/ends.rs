@@ -1,7 +1,7 @@
 //! The ends of a connection, and how both of them name it.
 //!
 //! Addresses are not enough: NAT gives each end others, and two network namespaces may have the same. The first sequence
-//! numbers of TCP are the same at both ends. Refuses: conntrack, and any other table of translations.
+//! numbers of TCP are the same at both ends. Refuses: tables of translations.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

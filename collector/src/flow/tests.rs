@@ -12,7 +12,8 @@ use state::STATE_BYTES_MAX;
 
 fn flows(ledger: &Arc<Ledger>) -> Flows {
     let sampling = SamplingOptions { ratio: 1.0, per_second_max: u32::MAX, slow_ns: u64::MAX };
-    let options = FlowOptions { sampling, exchanges_per_second_max: u64::MAX, counts_polls: true };
+    let options =
+        FlowOptions { sampling, exchanges_per_second_max: u64::MAX, counts_polls: true, node_network: None };
     Flows::new(&options, 0, 0, Arc::clone(ledger))
 }
 

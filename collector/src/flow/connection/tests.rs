@@ -6,6 +6,7 @@ use zerocopy::FromZeros;
 
 use super::super::fixture::opened;
 use super::*;
+use crate::identity::{Choice, Facts, PeerEvent, PeerObject};
 
 fn open(role: Role) -> Connection {
     let record = opened(5, [80, 5000], role);
@@ -308,4 +309,59 @@ proptest::proptest! {
             found, exchanges, "{} out, {} abandoned, {} lost", output.exchanges.len(), output.abandoned, lost
         );
     }
+}
+
+fn peers() -> Peers {
+    let mut peers = Peers::default();
+    let objects = [(PeerKind::Service, "127.127.127.127", "db"), (PeerKind::Pod, "10.0.0.7", "db-0")];
+    for (uid, (kind, address, name)) in (1..).zip(objects) {
+        let facts = Facts { namespace: "shop".to_owned(), name: name.to_owned(), ..Facts::default() };
+        let peer = Peer::of(kind, &facts, &Choice::default());
+        let addresses = [address.parse().expect("an address")].into();
+        peers.on_event(PeerEvent::Begin(kind), 0);
+        peers.on_event(PeerEvent::Here(Box::new(PeerObject { uid, created_unix_s: 0, addresses, peer })), 0);
+        peers.on_event(PeerEvent::Live(kind), 0);
+    }
+    peers
+}
+
+/// Expects who is called, of a connection to the IP of a Service that the node says goes to this address.
+#[track_caller]
+fn check_callee(role: Role, destination: Option<&str>, expected: &str) {
+    let destination = destination.map(|address| address.parse().expect("an address"));
+    let mut translations = Translations::by(Box::new(move |route: Route| {
+        assert_eq!((route.is_datagram, route.to.to_string().as_str()), (false, "127.127.127.127:5000"));
+        destination
+    }));
+    let mut connection = open(role);
+    for time_ns in [1, 2] {
+        connection.find_peer(&peers(), &mut translations, time_ns);
+    }
+    let callee = connection.callee().map(|callee| &*callee.name);
+    let translated = connection.translated().map(|ends| ends.local);
+    let expected_address = destination.filter(|_| role != Role::Server);
+    assert_eq!((callee, translated), (Some(expected), expected_address), "{role:?} {destination:?}");
+}
+
+#[test]
+fn a_service_is_the_pod_behind_it() {
+    check_callee(Role::Client, Some("10.0.0.7:5432"), "db-0");
+    check_callee(Role::Unknown, Some("10.0.0.7:5432"), "db-0");
+    // A pod that nobody knows, no translation, and who was called himself.
+    check_callee(Role::Client, Some("10.0.0.8:5432"), "db");
+    check_callee(Role::Client, None, "db");
+    check_callee(Role::Server, Some("10.0.0.7:5432"), "db");
+}
+
+#[test]
+fn what_was_not_asked_is_asked_with_a_later_exchange() {
+    let mut translations = Translations::by(Box::new(|_| Some("10.0.0.7:5432".parse().expect("an address"))));
+    let peers = peers();
+    let mut connections: Vec<Connection> = (0..1_500).map(|_| open(Role::Client)).collect();
+    let ask = |now_ns| {
+        translations.turn(now_ns);
+        connections.iter_mut().for_each(|connection| connection.find_peer(&peers, &mut translations, 1));
+        connections.iter().filter(|connection| connection.backend().is_some()).count()
+    };
+    assert_eq!([1, 2, 1_000_000_000, 2_000_000_000].map(ask), [1_000, 1_000, 1_500, 1_500]);
 }
