@@ -154,8 +154,8 @@ for controller in cpu memory pids io; do echo +$controller > /sys/fs/cgroup/kube
 echo 20000 100000 > $cgroup/cpu.max
 echo 32M > $cgroup/memory.max
 echo 50 > $cgroup/pids.max
-sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; spin 2; cat /bin/busybox > /dev/null; exec sleep 50\" &
-sh -c \"echo \\$\\$ > /sys/fs/cgroup/kubepods/pod2/$free/cgroup.procs; exec sleep 50\" &
+sh -c \"echo \\$\\$ > $cgroup/cgroup.procs; spin 2; cat /bin/busybox > /dev/null; exec sleep 600\" &
+sh -c \"echo \\$\\$ > /sys/fs/cgroup/kubepods/pod2/$free/cgroup.procs; exec sleep 600\" &
 until grep -q sleep /proc/$(head -n 1 $cgroup/cgroup.procs)/comm; do sleep 1; done
 kansoku run > /tmp/files.log 2>&1 &
 agent=$!
