@@ -55,6 +55,9 @@ pub fn run(workspace: &Path, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// How often a kernel is booted whose emulator stands still.
+const BOOTS_MAX: u32 = 3;
+
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
@@ -92,9 +95,18 @@ fn boot_and_judge(image: &KernelImage, initramfs: &Path, vm_dir: &Path) -> Resul
     let kernel = image.kernel;
     eprintln!("vm: boot {} ({})", kernel.name(), image.package);
     let log = vm_dir.join(format!("{}.log", kernel.name()));
-    let boot = qemu::boot(&image.vmlinuz, initramfs, &log)?;
-    let serial = fs::read(&log).with_context(|| format!("read the serial output in {}", log.display()))?;
-    let serial = String::from_utf8_lossy(&serial);
+    let mut boots = 1;
+    let (boot, serial) = loop {
+        let boot = qemu::boot(&image.vmlinuz, initramfs, &log)?;
+        let serial =
+            fs::read(&log).with_context(|| format!("read the serial output in {}", log.display()))?;
+        let serial = String::from_utf8_lossy(&serial).into_owned();
+        if boots >= BOOTS_MAX || !verdict::stood_on_nop(&serial) {
+            break (boot, serial);
+        }
+        eprintln!("vm: the emulator stood still on a NOP; boot {} again", kernel.name());
+        boots += 1;
+    };
     let transcript = verdict::Transcript::read(&serial);
     let failure = verdict::judge(kernel.release_prefix(), guest::CHECKS, &transcript, &boot.ending).err();
     if failure.is_some() {

@@ -242,8 +242,8 @@ pub fn build_initramfs(vm_dir: &Path, agent: &Path, workloads: &[PathBuf]) -> Re
 
 /// Each check is a file of its own, so its text needs no quoting here.
 fn init_script(checks: &[Check]) -> String {
-    // Without a budget the hooks of system calls come and go with the agent only. The emulator (qemu 7.2, several threads) may go
-    // on with a translation of code that the kernel changed: both processors stand on it for good then.
+    // Without a budget the hooks of system calls come and go with the agent only: each time the emulator may stand still (see
+    // `verdict::stood_on_nop`).
     let mut script = format!(
         r#"#!/bin/sh
 export PATH=/bin HOME=/tmp KANSOKU_BUDGET_SYSCALLS_PERCENT=0

@@ -95,6 +95,17 @@ pub fn judge(
     }
 }
 
+/// Whether it was the emulator that stood still: again and again the kernel found a processor on a five-byte NOP, which none can
+/// stand on. qemu's threads may go on with a translation of code that the kernel has changed since (seen with 7.2, at the
+/// tracepoint of system calls; with other translations, by `singlestep on` in its monitor, the guest went on).
+pub fn stood_on_nop(serial: &str) -> bool {
+    const NOPS: [&str; 2] = ["<66> 66 66 66 90", "<0f> 1f 44 00 00"];
+    const FOUND_MIN: usize = 2;
+    let lockups = serial.lines().skip_while(|line| !line.contains("soft lockup"));
+    let on_nop = |line: &&str| line.contains("Code: ") && NOPS.iter().any(|nop| line.contains(nop));
+    lockups.filter(on_nop).count() >= FOUND_MIN
+}
+
 /// What the guest printed in the first check that it did not pass, or at its end: where the log is out of reach, in CI,
 /// there is no other trace of the cause.
 pub fn evidence(serial: &str, checks: &[Check], said: &Transcript) -> String {
@@ -166,6 +177,24 @@ mod tests {
         for (serial, expected) in cases {
             let reason = judged(&serial, Ending::Left).expect_err(expected);
             assert!(reason.contains(expected), "`{reason}` should contain `{expected}`");
+        }
+    }
+
+    #[test]
+    fn an_emulator_that_stands_still_is_told_from_a_kernel() {
+        let lockup = "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [pipeline:614]\n";
+        let on =
+            |bytes: &str| format!("{lockup}[ 9.1] Code: 64 ff ff ff {bytes} e9 3c\nCode: 0f 05 <48> 3d\n");
+        let cases = [
+            (on("<66> 66 66 66 90").repeat(2), true),
+            (on("<0f> 1f 44 00 00").repeat(3), true),
+            // Once is a moment, a loop is no NOP, and without a lockup nothing stands.
+            (on("<66> 66 66 66 90"), false),
+            (on("<f3> 90 eb fc").repeat(4), false),
+            (on("<66> 66 66 66 90").replace(lockup, "").repeat(3), false),
+        ];
+        for (serial, expected) in cases {
+            assert_eq!(stood_on_nop(&serial), expected, "{serial}");
         }
     }
 
