@@ -440,8 +440,7 @@ fn observe_edge(
 ) {
     let is_client = describe::is_client(connection.side(exchange.pattern));
     let other = linker.other_end(connection);
-    let peer = connection.peer().cloned();
-    if !is_client && is_told_by_client(other.is_some(), peer.as_deref()) {
+    if !is_client && is_told_by_client(other.is_some(), connection.peer().map(Arc::as_ref)) {
         return;
     }
     let has_failed = exchange.failure.as_ref().is_some_and(|failure| failure.is_servers);

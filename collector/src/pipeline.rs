@@ -474,7 +474,7 @@ fn follow(options: &FlowOptions, offset_ns: u64, ledger: &Arc<Ledger>) -> Flows 
         None => {}
         Some(Ok(mut conntrack)) => flows.set_translate(Box::new(move |route| {
             let destination = conntrack.destination(route);
-            destination.inspect_err(|error| tracing::debug!(%error, ?route, "no translation")).ok().flatten()
+            destination.inspect_err(|error| tracing::debug!(%error, ?route, "no translation"))
         })),
         Some(Err(error)) => {
             tracing::warn!(

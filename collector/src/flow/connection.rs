@@ -3,6 +3,7 @@
 //! Refuses: to guess a protocol that the first messages do not show.
 
 mod ending;
+mod peer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +16,7 @@ use super::protocol::{
     Direction, Mark, Output, Parser, Pattern, Piece, Progress, Protocol, Transport, detect,
 };
 use super::service_map::EdgeId;
-use super::translations::Translations;
-use crate::identity::{Peer, PeerKind, Peers, Subject};
-use crate::kernel::Route;
+use crate::identity::{Peer, Subject};
 use crate::telemetry::{ProcessName, SpanKind};
 use ending::give_up;
 
@@ -180,56 +179,6 @@ impl Connection {
         (self.subject, self.process) = owner;
         self.is_owned = true;
         self.edge = None;
-    }
-
-    /// Looks for who is at the other end. A stream keeps whom it found, whoever has the address later; a datagram socket can
-    /// outlive its peer, so there the time of the exchange counts.
-    pub fn find_peer(&mut self, peers: &Peers, translations: &mut Translations, exchange_ns: u64) {
-        let time_ns = if self.is_datagram() { exchange_ns } else { self.began_ns };
-        if self.peer.is_none() || self.is_datagram() {
-            let found = peers.at(self.ends.peer.ip(), time_ns);
-            if self.peer.as_ref() != found {
-                self.peer = found.cloned();
-                self.edge = None;
-            }
-        }
-        self.find_backend(peers, translations, time_ns);
-    }
-
-    /// Looks for the pod that a client's connection goes to instead of the IP of a Service.
-    fn find_backend(&mut self, peers: &Peers, translations: &mut Translations, time_ns: u64) {
-        let is_service = self.peer.as_ref().is_some_and(|peer| peer.kind == PeerKind::Service);
-        if !is_service || self.role == Role::Server || self.backend.is_some() {
-            return;
-        }
-        if self.translation.is_none() {
-            let Ends { local: from, peer: to } = self.ends;
-            self.translation = translations.of(Route { is_datagram: self.is_datagram(), from, to });
-        }
-        if let Some(address) = self.translation.flatten() {
-            self.backend = peers.at(address.ip(), time_ns).cloned();
-            self.edge = self.edge.filter(|_| self.backend.is_none());
-        }
-    }
-
-    /// The pod behind the IP of a Service, once that is known.
-    pub fn backend(&self) -> Option<&Arc<Peer>> {
-        self.backend.as_ref()
-    }
-
-    /// Who is called over it: the pod that answers, or else whom the address names.
-    pub fn callee(&self) -> Option<&Arc<Peer>> {
-        self.backend().or_else(|| self.peer())
-    }
-
-    /// The connection as its other end sees it, as far as the node translates its address.
-    pub fn translated(&self) -> Option<Ends> {
-        self.translation.flatten().map(|server| Ends { local: server, peer: self.ends.local })
-    }
-
-    /// Who was found at the other end.
-    pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.peer.as_ref()
     }
 
     /// This end of it, as the other end can name it.

@@ -1,8 +1,9 @@
 //! Which pod is behind a Service's IP, where the node translates it: the kernel's connection tracking says so.
 //!
-//! Asked once for each connection of a client to a Service, so many in a second at most; those beyond are asked about with a later
+//! Asked once for each connection of a client to a Service, and for each exchange over UDP, so many in a second at most; those beyond are asked about with a later
 //! exchange. Refuses: asking itself, which is I/O, and addresses that no Service has.
 
+use std::io;
 use std::net::SocketAddr;
 
 use crate::kernel::Route;
@@ -13,7 +14,7 @@ const QUESTIONS_MAX: u32 = 1_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Says where a connection goes; `None` if nobody knows that it goes elsewhere than asked.
-pub type Translate = Box<dyn FnMut(Route) -> Option<SocketAddr> + Send>;
+pub type Translate = Box<dyn FnMut(Route) -> io::Result<Option<SocketAddr>> + Send>;
 
 /// Asks for translations, and counts what came of it.
 #[derive(Default)]
@@ -24,6 +25,7 @@ pub struct Translations {
     since_ns: u64,
     found: u64,
     none: u64,
+    failed: u64,
     postponed: u64,
 }
 
@@ -49,19 +51,20 @@ impl Translations {
             return None;
         }
         self.asked += 1;
-        let found = translate(route);
-        if found.is_some() {
-            self.found += 1
-        } else {
-            self.none += 1
+        let answer = translate(route);
+        match answer {
+            Ok(Some(_)) => self.found += 1,
+            Ok(None) => self.none += 1,
+            Err(_) => self.failed += 1,
         }
-        Some(found)
+        Some(answer.ok().flatten())
     }
 
     /// What came of the questions since the start; nothing where nobody can be asked.
     pub fn metrics(&self, start_unix_ns: u64) -> Option<Metric> {
         self.translate.as_ref()?;
-        let outcomes = [("found", self.found), ("none", self.none), ("postponed", self.postponed)];
+        let (found, none) = (("found", self.found), ("none", self.none));
+        let outcomes = [found, none, ("failed", self.failed), ("postponed", self.postponed)];
         let point = |(outcome, count): (&'static str, u64)| {
             let attributes = vec![("kansoku.outcome".into(), outcome.into())];
             Point::number(Owner::Agent, attributes, start_unix_ns, count as f64)

@@ -5,8 +5,10 @@ use collector_common::flow::{CloseRecord, MessageHead};
 use zerocopy::FromZeros;
 
 use super::super::fixture::opened;
+use super::super::translations::Translations;
 use super::*;
-use crate::identity::{Choice, Facts, PeerEvent, PeerObject};
+use crate::identity::{Choice, Facts, PeerEvent, PeerKind, PeerObject, Peers};
+use crate::kernel::Route;
 
 fn open(role: Role) -> Connection {
     let record = opened(5, [80, 5000], role);
@@ -331,7 +333,7 @@ fn check_callee(role: Role, destination: Option<&str>, expected: &str) {
     let destination = destination.map(|address| address.parse().expect("an address"));
     let mut translations = Translations::by(Box::new(move |route: Route| {
         assert_eq!((route.is_datagram, route.to.to_string().as_str()), (false, "127.127.127.127:5000"));
-        destination
+        Ok(destination)
     }));
     let mut connection = open(role);
     for time_ns in [1, 2] {
@@ -355,7 +357,8 @@ fn a_service_is_the_pod_behind_it() {
 
 #[test]
 fn what_was_not_asked_is_asked_with_a_later_exchange() {
-    let mut translations = Translations::by(Box::new(|_| Some("10.0.0.7:5432".parse().expect("an address"))));
+    let mut translations =
+        Translations::by(Box::new(|_| Ok(Some("10.0.0.7:5432".parse().expect("an address")))));
     let peers = peers();
     let mut connections: Vec<Connection> = (0..1_500).map(|_| open(Role::Client)).collect();
     let ask = |now_ns| {
@@ -364,4 +367,28 @@ fn what_was_not_asked_is_asked_with_a_later_exchange() {
         connections.iter().filter(|connection| connection.backend().is_some()).count()
     };
     assert_eq!([1, 2, 1_000_000_000, 2_000_000_000].map(ask), [1_000, 1_000, 1_500, 1_500]);
+}
+
+/// A resolver keeps its socket while the pod behind the Service is replaced.
+#[test]
+fn a_datagram_socket_outlives_the_pod_behind_its_service() {
+    let mut answers =
+        [Ok(Some("10.0.0.7:53")), Ok(Some("10.0.0.8:53")), Ok(None), Err(()), Ok(Some("10.0.0.7:53"))]
+            .into_iter();
+    let mut translations = Translations::by(Box::new(move |route: Route| {
+        assert!(route.is_datagram);
+        let answer = answers.next().expect("a question for each exchange");
+        let address = answer.map_err(|()| std::io::Error::from(std::io::ErrorKind::TimedOut))?;
+        Ok(address.map(|address| address.parse().expect("an address")))
+    }));
+    let mut record = opened(5, [5000, 53], Role::Client);
+    record.ends.protocol = UDP;
+    let owner = open(Role::Client);
+    let mut connection = Connection::new(&record, (owner.subject, owner.process), true);
+    let found = [1, 2, 3, 4, 5].map(|exchange_ns| {
+        connection.find_peer(&peers(), &mut translations, exchange_ns);
+        connection.callee().map(|callee| callee.name.to_string())
+    });
+    let expected = ["db-0", "db", "db", "db", "db-0"].map(|name| Some(name.to_owned()));
+    assert_eq!(found, expected);
 }
