@@ -33,7 +33,7 @@ pub use alarm::Alarm;
 pub use bus_error::{pages_replaced, survive_truncated_files};
 pub use cgroup_path::{CgroupMount, cgroup_id_of};
 pub use clock_discipline::clock_discipline;
-pub use conntrack::{Conntrack, Route};
+pub use conntrack::{Conntrack, Route, node_network};
 pub use duty::{Costs, Watched, WatchedTime};
 pub use heap::keep_heap_small;
 pub use hook::{Attempt, Hook};

@@ -2,7 +2,7 @@
 //!
 //! Refuses: asking anybody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,9 +10,7 @@ use super::{Resolved, optional};
 use crate::dump::Glob;
 use crate::health::Health;
 use crate::identity::{ApiAccess, Choice, CriSocket, NameOptions};
-
-/// Network namespaces that may be the node's: that of its first process, and where that cannot be looked at, the own one.
-const NODE_NETWORKS: [&str; 2] = ["/proc/1/ns/net", "/proc/self/ns/net"];
+use crate::kernel;
 
 /// How pods are found.
 pub fn names(resolved: &Resolved) -> Result<NameOptions> {
@@ -45,8 +43,8 @@ pub fn names(resolved: &Resolved) -> Result<NameOptions> {
 pub fn node_network(resolved: &Resolved) -> Option<PathBuf> {
     let path = match resolved.text("kubernetes.node_network") {
         "none" | "" => return None,
-        "auto" => NODE_NETWORKS.into_iter().find(|path| std::fs::metadata(path).is_ok())?,
-        path => path,
+        "auto" => kernel::node_network()?,
+        path => Path::new(path),
     };
     resolved.flag("kubernetes.peers").then(|| path.into())
 }

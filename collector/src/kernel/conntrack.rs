@@ -24,11 +24,19 @@ use rustix::net::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// Network namespaces that may be the node's: that of its first process, and where that may not be looked at, the own one.
+const NODE_NETWORKS: [&str; 2] = ["/proc/1/ns/net", "/proc/self/ns/net"];
+
 /// Bytes of an answer; one has some 300.
 const ANSWER_BYTES_MAX: usize = 4_096;
 
 /// Answers to earlier questions that may lie before the one that is wanted.
 const STALE_MAX: usize = 8;
+
+/// The node's network namespace, as far as it can be found.
+pub fn node_network() -> Option<&'static Path> {
+    NODE_NETWORKS.iter().map(Path::new).find(|path| std::fs::metadata(path).is_ok())
+}
 
 /// A connection as the one who asked for it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,21 +117,29 @@ fn socket_in(namespace: &Path) -> Result<OwnedFd> {
 }
 
 fn question(Route { is_datagram, from, to }: Route, sequence: u32) -> Vec<u8> {
-    let family = if to.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
     let protocol = if is_datagram { Protocol::Udp } else { Protocol::Tcp };
-    let tuple = vec![
+    let get = ConntrackMessage::Get(vec![ConntrackAttribute::CtaTupleOrig(tuple(protocol, from, to))]);
+    let family = if to.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+    packet(family, sequence, get)
+}
+
+/// One direction of a connection.
+fn tuple(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Vec<Tuple> {
+    vec![
         Tuple::Ip(vec![IPTuple::SourceAddress(from.ip()), IPTuple::DestinationAddress(to.ip())]),
         Tuple::Proto(vec![
             ProtoTuple::Protocol(protocol),
             ProtoTuple::SourcePort(from.port()),
             ProtoTuple::DestinationPort(to.port()),
         ]),
-    ];
-    let get = ConntrackMessage::Get(vec![ConntrackAttribute::CtaTupleOrig(tuple)]);
+    ]
+}
+
+fn packet(family: NetfilterProtoFamily, sequence: u32, message: ConntrackMessage) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
     header.sequence_number = sequence;
-    let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), get);
+    let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -145,12 +161,12 @@ fn destination(payload: NetlinkPayload<NetfilterMessage>) -> io::Result<Option<S
         }) => attributes,
         _ => return Ok(None),
     };
-    let mut tuples = attributes.into_iter().find_map(|attribute| match attribute {
+    let reply = attributes.into_iter().find_map(|attribute| match attribute {
         ConntrackAttribute::CtaTupleReply(tuple) => Some(tuple),
         _ => None,
     });
     let (mut ip, mut port) = (None, None);
-    for part in tuples.iter_mut().flatten() {
+    for part in reply.iter().flatten() {
         match part {
             Tuple::Ip(parts) => ip = parts.iter().find_map(source_ip),
             Tuple::Proto(parts) => port = parts.iter().find_map(source_port),
@@ -183,26 +199,13 @@ mod tests {
     }
 
     /// What the kernel says of a connection from `10.1.0.5:4000` to `10.96.0.1:80` that goes to `destination`.
-    fn answer(destination: &str, sequence: u32) -> Vec<u8> {
-        let tuple = |from: SocketAddr, to: SocketAddr| {
-            let ports = [ProtoTuple::SourcePort(from.port()), ProtoTuple::DestinationPort(to.port())];
-            let ips = vec![IPTuple::SourceAddress(from.ip()), IPTuple::DestinationAddress(to.ip())];
-            let protocol = ProtoTuple::Protocol(Protocol::Tcp);
-            vec![Tuple::Ip(ips), Tuple::Proto(std::iter::once(protocol).chain(ports).collect())]
-        };
+    fn answer(destination: &str) -> Vec<u8> {
         let client = address("10.1.0.5:4000");
         let new = ConntrackMessage::New(vec![
-            ConntrackAttribute::CtaTupleOrig(tuple(client, address("10.96.0.1:80"))),
-            ConntrackAttribute::CtaTupleReply(tuple(address(destination), client)),
+            ConntrackAttribute::CtaTupleOrig(tuple(Protocol::Tcp, client, address("10.96.0.1:80"))),
+            ConntrackAttribute::CtaTupleReply(tuple(Protocol::Tcp, address(destination), client)),
         ]);
-        let message = NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0), new);
-        let mut header = NetlinkHeader::default();
-        header.sequence_number = sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        bytes
+        packet(NetfilterProtoFamily::IPv4, 1, new)
     }
 
     fn read(bytes: &[u8]) -> Option<SocketAddr> {
@@ -212,7 +215,7 @@ mod tests {
 
     #[test]
     fn answers_whole_and_cut() {
-        let whole = answer("10.244.3.9:8080", 1);
+        let whole = answer("10.244.3.9:8080");
         assert_eq!(read(&whole), Some(address("10.244.3.9:8080")));
         for length in 0..whole.len() {
             assert_eq!(read(&whole[..length]), None, "{length}");

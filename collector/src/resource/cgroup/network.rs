@@ -14,6 +14,7 @@ use rustix::fs::CWD;
 use super::directory::Buffers;
 use super::parse;
 use super::usage::InterfaceUsage;
+use crate::kernel::node_network;
 
 /// Namespaces that are known at once; those beyond are not reported.
 pub const NAMESPACES_MAX: usize = 10_000;
@@ -40,8 +41,7 @@ pub struct Namespaces {
 
 impl Default for Namespaces {
     fn default() -> Self {
-        let host = ["/proc/1/ns/net", "/proc/self/ns/net"];
-        let host_inode = host.iter().find_map(|path| Some(std::fs::metadata(path).ok()?.ino()));
+        let host_inode = node_network().and_then(|path| Some(std::fs::metadata(path).ok()?.ino()));
         Self { host_inode, all: HashMap::new(), collection: 0 }
     }
 }
