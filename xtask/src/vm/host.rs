@@ -70,8 +70,7 @@ pub fn find_tool(name: impl AsRef<OsStr>) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// Whether `path` is an ELF file that asks for no dynamic loader. The guest has none, so only such files run
-/// there.
+/// Whether `path` is an ELF file that asks for no dynamic loader.
 pub fn is_static_elf(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|bytes| has_no_interpreter(&bytes) == Some(true))
 }

@@ -9,22 +9,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::host::{is_static_elf, stdout_of};
+use crate::command::run as run_command;
 
 /// Builds the agent and takes its symbols away: the guest keeps the whole image in memory. Not a release build: what is asked
 /// here is whether the kernel takes the object.
 pub fn build_agent(workspace: &Path, vm_dir: &Path) -> Result<PathBuf> {
-    eprintln!("vm: build the agent");
-    let status = Command::new("cargo")
-        .args(["build", "--package", "collector", "--bin", "kansoku"])
-        .current_dir(workspace)
-        .status()
-        .context("start cargo to build the agent")?;
-    if !status.success() {
-        bail!("the agent does not build ({status}); cargo's messages are above");
-    }
+    let build = ["build", "--package", "collector", "--bin", "kansoku"];
+    run_command(Command::new("cargo").args(build).current_dir(workspace))?;
     let agent = vm_dir.join("kansoku");
     let built = workspace.join("target/debug/kansoku");
-    stdout_of(Command::new("strip").arg("-o").arg(&agent).arg(&built))
+    run_command(Command::new("strip").arg("-o").arg(&agent).arg(&built))
         .context("take the agent's symbols away (apt-get install binutils)")?;
     Ok(agent)
 }

@@ -109,10 +109,9 @@ pub fn stood_on_nop(serial: &str) -> bool {
 /// What the guest printed in the first check that it did not pass, or at its end: where the log is out of reach, in CI,
 /// there is no other trace of the cause.
 pub fn evidence(serial: &str, checks: &[Check], said: &Transcript) -> String {
-    let is_failed =
-        |name: &str| checks.iter().any(|check| check.name == name && check.need == Need::Required);
-    let failed = said.checks.iter().find(|(name, exit)| *exit != 0 && is_failed(name));
-    let mark = failed.map(|(name, _)| format!("{MARK} check={name} "));
+    let has_failed = |check: &&Check| said.exit_of(check.name).is_some_and(|exit| exit != 0);
+    let failed = checks.iter().filter(|check| check.need == Need::Required).find(has_failed);
+    let mark = failed.map(|check| format!("{MARK} check={} ", check.name));
     let mut lines = Vec::new();
     for line in serial.lines() {
         if mark.as_ref().is_some_and(|mark| line.contains(mark)) {
