@@ -194,24 +194,23 @@ fn the_pod_behind_a_service_has_a_name() {
 fn the_doctor_says_what_is_forbidden() {
     let directory = TempDir::new().expect("a temporary directory");
     let api = ApiServer::start(directory.path());
-    let check = |expected: bool, text: &str| {
-        let settings = ["doctor", "--json", "--set", &api.setting(), "--set", "kubernetes.peers=true"];
-        let found: Value = serde_json::from_slice(&run_to_end(&settings, STOP_MAX).stdout).expect("JSON");
+    let doctor = |name: &str, network: &str| {
+        let network = format!("kubernetes.node_network={network}");
+        let settings = [api.setting(), "kubernetes.peers=true".to_owned(), network];
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let arguments: Vec<&str> = ["doctor", "--json"].into_iter().chain(settings).collect();
+        let found: Value = serde_json::from_slice(&run_to_end(&arguments, STOP_MAX).stdout).expect("JSON");
         let checks = found["checks"].as_array().expect("checks");
-        let peers = checks.iter().find(|check| check["name"] == "peers").expect("one of peers");
+        checks.iter().find(|check| check["name"] == name).cloned()
+    };
+    let check = |expected: bool, text: &str| {
+        let peers = doctor("peers", "auto").expect("one of peers");
         assert_eq!(peers["ok"], expected, "{peers}");
         assert!(peers["found"].as_str().is_some_and(|found| found.contains(text)), "{peers}");
     };
     check(true, "pods and services");
-    let settings = ["doctor", "--json", "--set", &api.setting(), "--set", "kubernetes.peers=true"];
-    let network = |path: &str| {
-        let network = format!("kubernetes.node_network={path}");
-        let found = run_to_end(&[&settings[..], &["--set", &network]].concat(), STOP_MAX);
-        let found: Value = serde_json::from_slice(&found.stdout).expect("JSON");
-        let checks = found["checks"].as_array().expect("checks");
-        checks.iter().find(|check| check["name"] == "Service IPs").map(|check| check["ok"].clone())
-    };
-    let found = ["auto", "/run/netns/none", "none"].map(network);
+    let is_good = |network| doctor("Service IPs", network).map(|check| check["ok"].clone());
+    let found = ["auto", "/run/netns/none", "none"].map(is_good);
     assert_eq!(found, [Some(true.into()), Some(false.into()), None]);
     api.control(&json!({"forbid": ["services"]}));
     check(false, "Forbidden");
