@@ -81,9 +81,7 @@ pub struct Ends {
 
 /// What the kernel side knows of a connection, as it stands in its maps.
 ///
-/// What each message reads and writes comes first, behind the address: in a kernel's hash map, where 48 bytes and the key
-/// stand before a value (`struct htab_elem`, 5.10 to 6.18), these 64 bytes are one line of a processor's cache, as long as
-/// an element has whole lines, which [`ConnectionState::rest`] fills.
+/// What each message reads and writes comes first and is 64 bytes, one line of a processor's cache (see [`StreamPlace`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ConnectionState {
@@ -99,22 +97,22 @@ pub struct ConnectionState {
     pub turns: u32,
     /// The process that used it last.
     pub tgid: u32,
-    /// A [`Way`], or a number that is none.
-    pub last_way: u32,
-    /// A [`Role`]
-    pub role: u32,
     /// Messages that one call sent before: `sendmmsg` tells of each on its own.
     pub batch: u32,
     /// The same for both ends of a connection.
     pub wire: u32,
+    /// A [`Way`], or a number that is none.
+    pub last_way: u16,
+    /// The [`Way`] of the first message, or a number that is none.
+    pub first_way: u16,
+    /// A [`Role`]
+    pub role: u16,
+    /// A [`Transport`]
+    pub transport: u16,
     /// Whether the exchange that goes on is left out.
     pub is_skipping: u16,
     /// Whether any was since the last message that the daemon has.
     pub has_skipped: u16,
-    /// A [`Transport`]
-    pub transport: u32,
-    /// The [`Way`] of the first message, or a number that is none.
-    pub first_way: u32,
     /// Turns of direction until the last message that found room in the ring, it included.
     pub told_turns: u32,
     /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
@@ -133,15 +131,26 @@ pub struct ConnectionState {
     /// The state that it was in after being established; 0 while it is.
     pub left: u32,
     /// Nothing.
-    pub rest: [u32; 5],
+    pub rest: u32,
+}
+
+/// A place for a TCP connection, by the hash of its socket's address. Two lines of a processor's cache, as long as the first
+/// place stands at the beginning of one: so it does in a map that user space may map (kernel 5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct StreamPlace {
+    /// Who has it; [`ConnectionState::sock`] is 0 if nobody does.
+    pub connection: ConnectionState,
+    /// Who has it and who tries to, counted.
+    pub claims: u64,
+    /// Nothing.
+    pub rest: u64,
 }
 
 const _: () = {
     const LINE_BYTES: usize = 64;
-    const BEFORE_VALUE_BYTES: usize = 48 + size_of::<u64>();
-    assert!((BEFORE_VALUE_BYTES + core::mem::offset_of!(ConnectionState, number)).is_multiple_of(LINE_BYTES));
-    assert!(core::mem::offset_of!(ConnectionState, told_turns) == size_of::<u64>() + LINE_BYTES);
-    assert!((BEFORE_VALUE_BYTES + size_of::<ConnectionState>()).is_multiple_of(LINE_BYTES));
+    assert!(core::mem::offset_of!(ConnectionState, told_turns) == LINE_BYTES);
+    assert!(size_of::<StreamPlace>() == 2 * LINE_BYTES);
 };
 
 /// A connection is established, or a process uses it for the first time, or instead of another process. Of one that is

@@ -129,8 +129,11 @@ pub const FLOW_RING_WAKE_BYTES: u32 = FLOW_RING_BYTES / 16;
 /// See [`FLOW_RING_WAKE_BYTES`].
 pub const FLOW_RING_WAKE_WIDTH_BYTES: u32 = 8 * CAPTURE_BYTES_MAX as u32;
 
-/// TCP connections that are followed at a time.
+/// TCP connections that are followed at a time, beside those that have a place of their own.
 pub const CONNECTIONS_MAX: u32 = 65_536;
+
+/// Places for TCP connections, by a hash of their socket's address.
+pub const STREAM_PLACES_MAX: u32 = 16_384;
 
 /// Places for UDP sockets, by a hash of their address.
 pub const DATAGRAM_SOCKETS_MAX: u32 = 4096;
@@ -170,6 +173,12 @@ pub const fn place_of(id: u32, places: u32) -> u32 {
     id & (places - 1)
 }
 
+/// The place of an address.
+pub const fn place_of_address(address: u64, places: u32) -> u32 {
+    // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4).
+    place_of((address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32, places)
+}
+
 /// Bytes of the sample ring in the object; the daemon sets the real size by CPUs and frequency at load.
 pub const SAMPLE_RING_BYTES_DEFAULT: u32 = 256 * 1024;
 
@@ -194,7 +203,7 @@ const _: () = assert!(STARTS_MAX.is_power_of_two() && REQUESTS_MAX.is_power_of_t
 const _: () = assert!(SLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(FLOW_RING_BYTES.is_power_of_two());
 const _: () = assert!(FLOW_RING_WAKE_BYTES + FLOW_RING_WAKE_WIDTH_BYTES < FLOW_RING_BYTES / 2);
-const _: () = assert!(UNIX_SOCKETS_MAX.is_power_of_two());
+const _: () = assert!(UNIX_SOCKETS_MAX.is_power_of_two() && STREAM_PLACES_MAX.is_power_of_two());
 const _: () = assert!(DATAGRAM_SOCKETS_MAX.is_power_of_two() && DECISIONS_MAX.is_power_of_two());
 const _: () = assert!(THREAD_TIMES_MAX.is_power_of_two());
 const _: () = assert!(SAMPLE_RING_BYTES_DEFAULT.is_power_of_two());

@@ -8,6 +8,7 @@ mod addressee;
 mod capture;
 mod connection;
 mod ends;
+mod streams;
 mod tcp;
 pub mod time;
 mod unix;

@@ -1,24 +1,23 @@
 //! The connections that are followed: their numbers, counts, owners and ends.
 //!
-//! TCP connections stand in a hash map from their first state or message until they close. UDP sockets, which do not tell
-//! that they close, have places that are taken over; so have Unix sockets (`unix`). Refuses: to follow more than there is room for (counted).
+//! TCP connections are known from their first state or message until they close (`streams`). UDP sockets, which do not tell
+//! that they close, have places that are taken over; so have Unix sockets (`unix`). Refuses: where TCP connections stand.
 
 use core::ffi::c_void;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, PerCpuArray};
 use collector_common::event::{Kind, Task};
 use collector_common::flow::{CloseRecord, ConnectionState as Connection, OpenRecord, Role, Transport, Way};
 use collector_common::limits::{
-    CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, COMM_BYTES, CONNECTIONS_MAX, DATAGRAM_SOCKETS_MAX,
-    DECISIONS_MAX, SILENCE_S, place_of,
+    CAPTURE_UNDECIDED_BYTES, CAPTURE_UNDECIDED_MESSAGES, COMM_BYTES, DATAGRAM_SOCKETS_MAX, DECISIONS_MAX,
+    SILENCE_S, place_of, place_of_address,
 };
 use collector_common::loss::{KernelCounter, Signal};
 
-use super::{OWN_TGID, ends, tcp, unix};
+use super::{OWN_TGID, ends, streams, tcp, unix};
 use crate::io::{place, socket};
 use crate::{emit, task};
 
@@ -38,7 +37,7 @@ const CLOSE: i32 = 7;
 const LISTEN: i32 = 10;
 
 /// No message yet.
-const NO_WAY: u32 = u32::MAX;
+const NO_WAY: u16 = u16::MAX;
 
 /// A message as far as the connection knows it.
 pub struct Message {
@@ -63,9 +62,6 @@ pub struct Message {
 }
 
 #[map]
-static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(CONNECTIONS_MAX, 0);
-
-#[map]
 static DATAGRAM_SOCKETS: Array<Connection> = Array::with_max_entries(DATAGRAM_SOCKETS_MAX, 0);
 
 /// What the daemon wants of connections: see [`collector_common::flow::pack_decision`].
@@ -84,7 +80,7 @@ static NUMBERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[inline(always)]
 pub fn of(sock: *const c_void, follows_unix: bool) -> Option<*mut Connection> {
     let key = sock as u64;
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
+    if let Some(connection) = streams::get(key) {
         return Some(connection);
     }
     let family = ends::family(sock);
@@ -95,14 +91,14 @@ pub fn of(sock: *const c_void, follows_unix: bool) -> Option<*mut Connection> {
     match protocol {
         // What is read after the end, as after a reset, must not stand in the way of the next connection of this memory.
         TCP if task::read::<u8>(sock, socket::SOCK_STATE.load()) == Some(CLOSE as u8) => None,
-        TCP => insert(key, Role::Unknown),
+        TCP => streams::insert(key, Role::Unknown),
         UDP => {
             let place = DATAGRAM_SOCKETS.get_ptr_mut(datagram_place(key))?;
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
-                    fresh(place, key, Role::Unknown as u32);
-                    (&raw mut (*place).transport).write(Transport::Udp as u32);
+                    fresh(place, key, Role::Unknown as u16);
+                    (&raw mut (*place).transport).write(Transport::Udp as u16);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
                 use_again(place);
@@ -133,7 +129,7 @@ pub unsafe fn use_again(connection: *mut Connection) {
 /// The place of a socket of datagrams.
 #[inline(always)]
 fn datagram_place(sock: u64) -> u32 {
-    place::of_address(sock, DATAGRAM_SOCKETS_MAX)
+    place_of_address(sock, DATAGRAM_SOCKETS_MAX)
 }
 
 /// A TCP connection goes from one state to another.
@@ -161,7 +157,7 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
 #[inline(always)]
 fn begin(sock: *const c_void, role: Role) {
     close(sock, CLOSE);
-    let Some(connection) = insert(sock as u64, role) else { return };
+    let Some(connection) = streams::insert(sock as u64, role) else { return };
     if role as u32 == Role::Client as u32 {
         // It is in its call: later states come with the packets.
         let (tgid, _) = task::current_ids();
@@ -176,11 +172,10 @@ fn begin(sock: *const c_void, role: Role) {
 /// A connection is there: it is told before anything is said over it.
 #[inline(always)]
 fn establish(sock: *const c_void) {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
+    let Some(connection) = streams::get(sock as u64) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of the map; the record's room is that of one record.
     unsafe {
-        let role = (*connection).role;
-        let sequence = ends::sequence(sock, role == Role::Client as u32);
+        let sequence = ends::sequence(sock, (*connection).role == Role::Client as u16);
         (&raw mut (*connection).sequence).write(sequence);
         (&raw mut (*connection).opened_ns).write(place::now_ns());
         let tgid = (*connection).opener;
@@ -199,7 +194,7 @@ fn establish(sock: *const c_void) {
 /// The first of both ends says that it will send nothing more.
 #[inline(always)]
 fn leave(sock: *const c_void, new: i32) {
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) {
+    if let Some(connection) = streams::get(sock as u64) {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
         unsafe { (&raw mut (*connection).left).write(new as u32) };
     }
@@ -215,12 +210,12 @@ pub unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, so
     // SAFETY: given by the caller.
     unsafe {
         let sock_key = (*connection).sock;
-        let is_datagram = (*connection).transport == Transport::Udp as u32;
+        let is_datagram = (*connection).transport == Transport::Udp as u16;
         let key = if is_datagram { datagram_place(sock_key).into() } else { sock_key };
         (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
         (&raw mut (*record).connection).write((*connection).number);
         ends::copy(sock, &raw mut (*record).ends);
-        (&raw mut (*record).role).write((*connection).role);
+        (&raw mut (*record).role).write((*connection).role.into());
         (&raw mut (*record).padding).write(0);
         (&raw mut (*record).sequence).write((*connection).sequence);
         (&raw mut (*record).key).write(key);
@@ -242,7 +237,7 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
         let sequence = (*connection).sequence;
         let wire = if sequence == 0 { ends::wire(sock) } else { (sequence >> 32 ^ sequence) as u32 };
         (&raw mut (*connection).wire).write(wire);
-        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u32 {
+        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u16 {
             unix::tell(connection, sock)
         } else {
             emit::flow_in_place(|record: *mut OpenRecord| {
@@ -270,19 +265,19 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         let slot = (&raw mut (*connection).moved).cast::<u64>().add(way as usize);
         let position = *slot;
         slot.write(position.wrapping_add(u64::from(length)));
-        let is_turn = (*connection).last_way != way as u32;
+        let is_turn = (*connection).last_way != way as u16;
         let wish = wish(connection, way);
         if is_turn {
-            (&raw mut (*connection).last_way).write(way as u32);
+            (&raw mut (*connection).last_way).write(way as u16);
             (&raw mut (*connection).batch).write(0);
             if (*connection).first_way == NO_WAY {
-                (&raw mut (*connection).first_way).write(way as u32);
+                (&raw mut (*connection).first_way).write(way as u16);
             }
             if begins_exchange(connection, way) {
                 // An exchange is left out as a whole, or turns would be told that nobody can count.
                 let is_skipping = match wish {
                     // Of one whose begin was not seen it may be a response, so that both ends would not agree.
-                    Wish::Bytes(_) if (*connection).role == Role::Unknown as u32 => false,
+                    Wish::Bytes(_) if (*connection).role == Role::Unknown as u16 => false,
                     Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position, way),
                     Wish::Undecided => false,
                     Wish::Late => {
@@ -304,7 +299,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             turns: (*connection).turns,
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
-            is_datagram: (*connection).transport == Transport::Udp as u32,
+            is_datagram: (*connection).transport == Transport::Udp as u16,
         };
         if (*connection).is_skipping != 0 {
             (&raw mut (*connection).has_skipped).write(1);
@@ -347,7 +342,7 @@ unsafe fn untold_exchanges(connection: *mut Connection) -> u32 {
     let (last_way, turned, is_left) = unsafe {
         let is_left = matches!(wish(connection, Way::Sent), Wish::Bytes(0));
         let turned = (*connection).turns.wrapping_sub((*connection).told_turns);
-        ((*connection).last_way, turned, is_left)
+        (u32::from((*connection).last_way), turned, is_left)
     };
     if is_left || turned == 0 {
         return 0;
@@ -398,12 +393,12 @@ unsafe fn wish(connection: *mut Connection, way: Way) -> Wish {
 unsafe fn begins_exchange(connection: *mut Connection, way: Way) -> bool {
     // SAFETY: given by the caller.
     let (role, first_way) = unsafe { ((*connection).role, (*connection).first_way) };
-    if role == Role::Unknown as u32 {
-        return first_way == way as u32;
+    if role == Role::Unknown as u16 {
+        return first_way == way as u16;
     }
     match way {
-        Way::Sent => role == Role::Client as u32,
-        Way::Received => role == Role::Server as u32,
+        Way::Sent => role == Role::Client as u16,
+        Way::Received => role == Role::Server as u16,
     }
 }
 
@@ -435,35 +430,13 @@ fn leave_out(way: Way) {
     emit::count_alone(Signal::Span, counter);
 }
 
-#[inline(always)]
-fn insert(key: u64, role: Role) -> Option<*mut Connection> {
-    let connection = insert_with_own_stack(key, role as u32 as u64);
-    (!connection.is_null()).then_some(connection)
-}
-
-/// A call, because the value is a quarter of a program's stack, and the verifier adds up what callers have.
-#[inline(never)]
-fn insert_with_own_stack(key: u64, role: u64) -> *mut Connection {
-    let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
-    // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
-    unsafe {
-        fresh(connection.as_mut_ptr(), key, role as u32);
-        let connection = connection.assume_init();
-        if CONNECTIONS.insert(key, connection, u64::from(BPF_NOEXIST)).is_err()
-            && CONNECTIONS.get_ptr(key).is_none()
-        {
-            emit::count(Signal::Flow, KernelCounter::Seen);
-            emit::count(Signal::Flow, KernelCounter::ConnectionsFull);
-        }
-    }
-    CONNECTIONS.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
-}
-
+/// A connection of which nothing is known yet.
+///
 /// # Safety
 ///
 /// `connection` must be writable.
 #[inline(always)]
-pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
+pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u16) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
@@ -473,14 +446,14 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
             messages: 0,
             turns: 0,
             tgid: 0,
-            last_way: NO_WAY,
-            role,
             batch: 0,
             wire: 0,
+            last_way: NO_WAY,
+            first_way: NO_WAY,
+            role,
+            transport: Transport::Tcp as u16,
             is_skipping: 0,
             has_skipped: 0,
-            transport: Transport::Tcp as u32,
-            first_way: NO_WAY,
             told_turns: 0,
             used_s: 0,
             begun_ns: 0,
@@ -489,7 +462,7 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u32) {
             opener: 0,
             port: 0,
             left: 0,
-            rest: [0; 5],
+            rest: 0,
         });
     }
 }
@@ -508,7 +481,7 @@ fn new_number() -> u64 {
 
 #[inline(always)]
 fn close(sock: *const c_void, old: i32) {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(sock as u64) else { return };
+    let Some(connection) = streams::get(sock as u64) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of the map; the ring gave room for one record.
     unsafe {
         let tgid = if (*connection).tgid == 0 { (*connection).opener } else { (*connection).tgid };
@@ -526,7 +499,7 @@ fn close(sock: *const c_void, old: i32) {
                 (&raw mut (*record).states).write([(*connection).left, old as u32]);
                 (&raw mut (*record).cgroup_id).write(socket::cgroup_id(sock));
                 (&raw mut (*record).tgid).write(tgid);
-                (&raw mut (*record).role).write((*connection).role);
+                (&raw mut (*record).role).write((*connection).role.into());
                 ends::copy(sock, &raw mut (*record).ends);
                 tcp::copy_counts(sock, record);
             });
@@ -535,6 +508,5 @@ fn close(sock: *const c_void, old: i32) {
             }
         }
     }
-    // It is not there any more only if another CPU closed it too.
-    let _gone = CONNECTIONS.remove(sock as u64);
+    streams::remove(sock as u64);
 }

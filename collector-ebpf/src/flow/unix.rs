@@ -11,10 +11,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use collector_common::event::Kind;
 use collector_common::flow::{ConnectionState as Connection, Role, Transport, UnixOpenRecord};
-use collector_common::limits::{OFFSET_UNKNOWN, UNIX_PATH_BYTES, UNIX_SOCKETS_MAX};
+use collector_common::limits::{OFFSET_UNKNOWN, UNIX_PATH_BYTES, UNIX_SOCKETS_MAX, place_of_address};
 
 use super::connection;
-use crate::io::place;
 use crate::{emit, task};
 
 /// `sock.sk_type`
@@ -56,13 +55,13 @@ static UNIX_SOCKETS: Array<Connection> = Array::with_max_entries(UNIX_SOCKETS_MA
 pub fn of(sock: *const c_void) -> Option<*mut Connection> {
     let key = sock as u64;
     let inode = inode(sock)?;
-    let connection = UNIX_SOCKETS.get_ptr_mut(place::of_address(key, UNIX_SOCKETS_MAX))?;
+    let connection = UNIX_SOCKETS.get_ptr_mut(place_of_address(key, UNIX_SOCKETS_MAX))?;
     // SAFETY: the look-up gave a valid pointer to a value of the map.
     unsafe {
         if (*connection).sock != key || (*connection).port != inode {
             begin(connection, sock, inode);
         }
-        if (*connection).role == Role::Unknown as u32 {
+        if (*connection).role == Role::Unknown as u16 {
             return None;
         }
         connection::use_again(connection);
@@ -78,8 +77,8 @@ unsafe fn begin(connection: *mut Connection, sock: *const c_void, inode: u32) {
     let role = role(sock);
     // SAFETY: given by the caller.
     unsafe {
-        connection::fresh(connection, sock as u64, role as u32);
-        (&raw mut (*connection).transport).write(Transport::Unix as u32);
+        connection::fresh(connection, sock as u64, role as u16);
+        (&raw mut (*connection).transport).write(Transport::Unix as u16);
         (&raw mut (*connection).port).write(inode);
         let of_client = if role as u32 == Role::Client as u32 {
             inode
@@ -106,7 +105,7 @@ pub unsafe fn tell(connection: *mut Connection, sock: *const c_void) -> bool {
             connection::fill_open(open, connection, sock);
             (&raw mut (*open).head).write(task::head(Kind::UnixOpen, size_of::<UnixOpenRecord>() as u32));
             (&raw mut (*open).task).write(task::current());
-            let is_client = (*connection).role == Role::Client as u32;
+            let is_client = (*connection).role == Role::Client as u16;
             let listener = if is_client { peer(sock) } else { Some(sock) };
             let address = listener.and_then(address);
             let path = (&raw mut (*record).path).cast::<u8>();

@@ -9,7 +9,7 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use collector_common::io::{ErrorClass, Key, Measure, Operation};
-use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX};
+use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX, place_of_address};
 
 use super::distribution;
 use super::place;
@@ -79,7 +79,7 @@ pub fn request_is_second() -> bool {
 pub fn on_issue(request: *const c_void) -> i32 {
     let key = key(request).unwrap_or_else(unknown);
     let bytes = task::read::<u32>(request, REQUEST_DATA_LEN.load()).unwrap_or(0);
-    let place = place::of_address(request as u64, REQUESTS_MAX);
+    let place = place_of_address(request as u64, REQUESTS_MAX);
     if let Some(slot) = BLOCK_REQUESTS.get_ptr_mut(place) {
         let started =
             Request { address: request as u64, time_ns: place::now_ns(), key, bytes: u64::from(bytes) };
@@ -96,7 +96,7 @@ pub fn on_complete(request: *const c_void, error: u32, bytes: u32) -> i32 {
     if task::read::<u32>(request, REQUEST_DATA_LEN.load()).is_some_and(|left| left > bytes) {
         return 0;
     }
-    let Some(slot) = BLOCK_REQUESTS.get_ptr_mut(place::of_address(request as u64, REQUESTS_MAX)) else {
+    let Some(slot) = BLOCK_REQUESTS.get_ptr_mut(place_of_address(request as u64, REQUESTS_MAX)) else {
         return 0;
     };
     // SAFETY: the look-up gave a valid pointer to a value of the map.

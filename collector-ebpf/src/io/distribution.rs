@@ -8,9 +8,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, Queue};
 use collector_common::io::{Distribution, Key, OVERFLOW_PLACE, bucket_of};
-use collector_common::limits::{BUCKETS, DISTRIBUTIONS_DEFAULT, RECENT_KEYS_MAX};
+use collector_common::limits::{BUCKETS, DISTRIBUTIONS_DEFAULT, RECENT_KEYS_MAX, place_of_address};
 
-use super::place::of_address;
 use crate::atomic;
 
 #[map]
@@ -98,7 +97,7 @@ fn add_by(place: u32, weight: u64, time_ns: Option<u64>, bytes: u64, add: impl F
 #[inline(always)]
 fn recent_place_of(key: &Key) -> u32 {
     let words = key.words();
-    let slot = of_address(words[0] ^ words[1].rotate_left(32), RECENT_KEYS_MAX);
+    let slot = place_of_address(words[0] ^ words[1].rotate_left(32), RECENT_KEYS_MAX);
     let (Some(recent), Some(&generation)) = (RECENT.get_ptr_mut(slot), PLACES_GENERATION.get(0)) else {
         return OVERFLOW_PLACE;
     };

@@ -8,7 +8,6 @@ use core::ffi::c_void;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::maps::Array;
-use collector_common::limits::place_of;
 
 /// A beginning.
 #[derive(Clone, Copy)]
@@ -84,11 +83,4 @@ pub fn number_of(pointer: *const c_void) -> u64 {
         core::arch::asm!("{0} -= {1}", inout(reg) pointer => number, in(reg) &raw const ORIGIN);
     }
     number
-}
-
-/// The place of an address.
-#[inline(always)]
-pub fn of_address(address: u64, places: u32) -> u32 {
-    // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4).
-    place_of((address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32, places)
 }

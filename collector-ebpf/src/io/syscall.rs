@@ -9,7 +9,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::{EbpfContext, Global};
 use collector_common::io::{Call, Descriptor, ErrorClass, Key, Measure, Operation};
-use collector_common::limits::{CALLS_MAX, ERRORS_MAX, OFFSET_UNKNOWN, STARTS_MAX};
+use collector_common::limits::{CALLS_MAX, ERRORS_MAX, OFFSET_UNKNOWN, STARTS_MAX, place_of_address};
 
 use super::place::{self, Start};
 use super::{descriptor, distribution, file, known, slow};
@@ -62,7 +62,7 @@ pub fn on_enter(number: u32, registers: *const c_void, is_typed: bool) -> i32 {
         known::forget(&Thread::current(is_typed), first as u32);
     }
     let thread = stack_of(registers, is_typed);
-    place::begin(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number));
+    place::begin(&STARTS, place_of_address(thread, STARTS_MAX), thread ^ u64::from(number));
     0
 }
 
@@ -84,7 +84,7 @@ pub fn on_exit(
         return;
     }
     let stack = stack_of(registers, is_typed);
-    let start_ns = place::end(&STARTS, place::of_address(stack, STARTS_MAX), stack ^ u64::from(number));
+    let start_ns = place::end(&STARTS, place_of_address(stack, STARTS_MAX), stack ^ u64::from(number));
     let time_ns = start_ns.map(|start_ns| place::now_ns().wrapping_sub(start_ns));
     let thread = Thread::current(is_typed);
     let status = task::field::<u32>(thread.task, THREAD_STATUS.load(), is_typed).unwrap_or(0);
@@ -147,7 +147,7 @@ fn close(thread: &Thread, operation: u8, first: u32, registers: *const c_void) {
 #[inline(always)]
 pub fn start_of_call(registers: *const c_void, number: u32, is_typed: bool) -> Option<u64> {
     let thread = stack_of(registers, is_typed);
-    place::peek(&STARTS, place::of_address(thread, STARTS_MAX), thread ^ u64::from(number))
+    place::peek(&STARTS, place_of_address(thread, STARTS_MAX), thread ^ u64::from(number))
 }
 
 /// The class of a failed call's or operation's result.

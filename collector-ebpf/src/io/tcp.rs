@@ -8,7 +8,7 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use collector_common::io::{ErrorClass, Key, Measure, TcpEvent};
-use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX};
+use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX, place_of_address};
 
 use super::place::{self, Start};
 use super::{distribution, socket, syscall};
@@ -45,7 +45,7 @@ pub fn on_state(sock: *const c_void, old: i32, new: i32) -> i32 {
     if !socket::is_tcp(sock) {
         return 0;
     }
-    let place = place::of_address(sock as u64, REQUESTS_MAX);
+    let place = place_of_address(sock as u64, REQUESTS_MAX);
     match (old, new) {
         (_, SYN_SENT) => place::begin(&CONNECTS, place, sock as u64),
         (SYN_SENT, ESTABLISHED) => opened(sock, place, ErrorClass::None as u8),

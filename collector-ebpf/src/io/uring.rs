@@ -9,7 +9,7 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use collector_common::io::{Call, Descriptor, ErrorClass, Key, Measure, Operation};
-use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX};
+use collector_common::limits::{OFFSET_UNKNOWN, REQUESTS_MAX, place_of_address};
 
 use super::descriptor;
 use super::place::{self, Start};
@@ -55,7 +55,7 @@ pub fn on_submit(request: *const c_void) -> i32 {
     if task::read::<u8>(request, URING_OPCODE.load()) == Some(CLOSE) {
         forget_descriptors(request);
     }
-    place::begin(&URING_REQUESTS, place::of_address(request as u64, REQUESTS_MAX), request as u64);
+    place::begin(&URING_REQUESTS, place_of_address(request as u64, REQUESTS_MAX), request as u64);
     0
 }
 
@@ -74,7 +74,7 @@ pub fn on_complete(request: *const c_void) -> i32 {
         forget_descriptors(request);
     }
     let start_ns =
-        place::end(&URING_REQUESTS, place::of_address(request as u64, REQUESTS_MAX), request as u64);
+        place::end(&URING_REQUESTS, place_of_address(request as u64, REQUESTS_MAX), request as u64);
     let file = match Call::has_descriptor(call) {
         true => task::read::<*const c_void>(request, URING_FILE.load()).filter(|file| !file.is_null()),
         false => None,

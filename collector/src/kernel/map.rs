@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use aya::maps::Map;
 use aya::{Ebpf, Pod};
 use collector_common::crash::StderrTail;
-use collector_common::flow::ConnectionState;
+use collector_common::flow::{ConnectionState, StreamPlace};
 use collector_common::io::{Distribution, FileCounts, FileKey, Key, Watch};
 
 /// A key or value. A type of our own, because a foreign trait cannot be given to a foreign type.
@@ -26,6 +26,8 @@ unsafe impl Pod for Plain<FileCounts> {}
 unsafe impl Pod for Plain<Watch> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<ConnectionState> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<StreamPlace> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<StderrTail> {}
 

@@ -528,7 +528,9 @@ fn shrink_unused(loader: &mut EbpfLoader<'_>, options: &KernelOptions, cpus: usi
         loader.map_max_entries("READY", 1);
     }
     if !options.watch_flows {
-        for map in ["CONNECTIONS", "DATAGRAM_SOCKETS", "UNIX_SOCKETS", "DECISIONS", "THREAD_TIMES"] {
+        for map in
+            ["STREAM_PLACES", "CONNECTIONS", "DATAGRAM_SOCKETS", "UNIX_SOCKETS", "DECISIONS", "THREAD_TIMES"]
+        {
             loader.map_max_entries(map, 1);
         }
         loader.map_max_entries("FLOW_RING", FLOW_RING_BYTES_UNUSED);
