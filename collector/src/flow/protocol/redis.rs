@@ -56,8 +56,8 @@ pub struct Redis {
     commands: Reader,
     replies: Reader,
     session: Session,
-    /// Whether bytes of replies were lost before what comes next, so that it may be the rest of a value.
-    is_behind_hole: bool,
+    /// Whether bytes of replies and of commands are missing before what comes next, so that it may be the rest of a value.
+    is_behind_hole: [bool; 2],
 }
 
 /// Whether bytes begin a command or a reply. Errors and simple strings (`+OK`) are those of other protocols too.
@@ -119,21 +119,26 @@ impl Redis {
         if piece.is_turn {
             reader.turn();
         }
-        self.is_behind_hole |= !is_command && piece.bytes.is_empty() && piece.missing > 0;
+        let is_behind_hole = &mut self.is_behind_hole[usize::from(is_command)];
+        *is_behind_hole |= !is_command && piece.bytes.is_empty() && piece.missing > 0;
         let mut bytes = piece.bytes;
         while !reader.is_lost() {
             let mark = piece.mark_at(bytes);
-            match reader.step(&mut bytes, mark, is_command, self.session.is_known) {
+            // The rest of a value may look like an inline command.
+            let with_inline = self.session.is_known && !*is_behind_hole;
+            match reader.step(&mut bytes, mark, is_command, with_inline) {
                 Step::More => break,
                 Step::Value(value) => {
-                    self.is_behind_hole &= is_command;
+                    *is_behind_hole = false;
                     if self.session.take(is_command, &value, output) == Progress::Leave {
                         return Progress::Leave;
                     }
                 }
                 Step::Broken => {
-                    // The exchange of a reply's rest is counted where its begin was lost.
-                    output.rejected += u64::from(is_command || !self.is_behind_hole);
+                    // The exchange of a reply's rest is counted where its begin was lost, that of a command's by its reply,
+                    // as those of the commands behind it.
+                    output.rejected += u64::from(!*is_behind_hole);
+                    self.session.has_hole |= is_command && *is_behind_hole;
                     reader.lose(0, piece.mark);
                     self.session.lose(is_command, None);
                 }
@@ -143,6 +148,7 @@ impl Redis {
             self.session.pass(is_command, bytes.len() as u64 + piece.missing, piece.mark);
         } else if piece.missing > 0 {
             let value = reader.skip(piece.missing, piece.mark);
+            *is_behind_hole |= is_command && reader.is_lost();
             let hides_commands = is_command && reader.is_lost() && !piece.bytes.is_empty();
             self.session.has_unread |= hides_commands;
             self.session.has_hole |= hides_commands;
@@ -181,7 +187,9 @@ struct Session {
     has_unread: bool,
     /// Commands of the last batch were not read.
     has_hole: bool,
-    /// The client sends more before all of such a batch is answered: which reply answers what is not known.
+    /// The client has sent more before all was answered.
+    sends_ahead: bool,
+    /// It may have done so behind such a batch: which reply answers what is not known.
     is_unsure: bool,
     last_reply_ns: u64,
     is_subscribed: bool,
@@ -242,11 +250,12 @@ impl Session {
     /// silent for so long that all must be answered.
     fn go_on(&mut self, mark: Mark) {
         let is_answered = self.pending.is_empty();
+        self.sends_ahead |= !is_answered;
         if self.is_unsure {
             let silence_ns = mark.begun_ns.saturating_sub(self.last_reply_ns);
             self.is_unsure = !is_answered || silence_ns < SILENCE_NS;
         } else if std::mem::take(&mut self.has_hole) {
-            self.is_unsure = !is_answered;
+            self.is_unsure = self.sends_ahead;
         }
     }
 

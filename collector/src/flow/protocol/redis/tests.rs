@@ -308,6 +308,38 @@ fn sent_ahead_behind_a_hole() {
         &["PING: PING 14/7", "GET: GET ? 20/7", "INCR: INCR ? 21/4"],
         (1, 0),
     );
+    // One that has sent ahead before may do so behind a hole too, though all is answered that was read.
+    check_pieces(
+        &[
+            (Request, &batch, 0),
+            (Response, "+PONG\r\n", 0),
+            (Request, first, 0),
+            (Response, "$1\r\nx\r\n+PONG\r\n", 0),
+            (Request, &batch, 30),
+            (Response, "+PONG\r\n$1\r\nx\r\n", 0),
+            (Request, later, 0),
+            (Response, ":1\r\n:2\r\n", 0),
+        ],
+        &["PING: PING 14/7", "GET: GET ? 20/7", "PING: PING 14/7", "PING: PING 14/7", "GET: GET ? 20/7"],
+        (2, 0),
+    );
+}
+
+/// A server reads what one buffer holds: the next message begins within a command whose begin was not captured.
+#[test]
+fn the_rest_of_a_command_behind_a_hole() {
+    check_pieces(
+        &[
+            (Request, "*1\r\n$4\r\nPING\r\n", 40),
+            (Response, "+PONG\r\n:1\r\n", 0),
+            (Request, "INCR\r\n$1\r\nb\r\n*1\r\n$4\r\nTIME\r\n", 0),
+            (Response, ":2\r\n*2\r\n:1\r\n:2\r\n", 0),
+            (Request, "*1\r\n$4\r\nPING\r\n", 0),
+            (Response, "+PONG\r\n", 0),
+        ],
+        &["PING: PING 14/7", "PING: PING 14/7"],
+        (3, 0),
+    );
 }
 
 #[test]
