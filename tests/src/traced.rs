@@ -12,10 +12,11 @@ use crate::receiver::{Behaviour, Protocol, Receiver};
 use crate::spans::Span;
 
 /// Every span is kept, and comes soon.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "profile.window_ms=250",
     "profile.frequency_hz=1",
     "metrics.interval_ms=500",
+    "otlp.queue_bytes_max=67108864",
     "trace.spans_per_second_max=1000000",
     "trace.exchanges_per_second_max=1000000000",
     "prometheus.listen=none",
