@@ -102,13 +102,13 @@ pub struct ConnectionState {
     /// The same for both ends of a connection.
     pub wire: u32,
     /// A [`Way`], or a number that is none.
-    pub last_way: u16,
+    pub last_way: u8,
     /// The [`Way`] of the first message, or a number that is none.
-    pub first_way: u16,
+    pub first_way: u8,
     /// A [`Role`]
-    pub role: u16,
+    pub role: u8,
     /// A [`Transport`]
-    pub transport: u16,
+    pub transport: u8,
     /// Whether the exchange that goes on is left out.
     pub is_skipping: u16,
     /// Whether any was since the last message that the daemon has.
@@ -117,6 +117,8 @@ pub struct ConnectionState {
     pub told_turns: u32,
     /// When it was last used, seconds of `CLOCK_MONOTONIC`, where no end is told.
     pub used_s: u32,
+    /// The state that it was in after being established; 0 while it is.
+    pub left: u32,
     /// Begin of its connect, `CLOCK_MONOTONIC`; 0 if it was accepted or its begin was not seen.
     pub begun_ns: u64,
     /// When it was established, likewise; 0 if that was not seen.
@@ -128,10 +130,6 @@ pub struct ConnectionState {
     pub opener: u32,
     /// Local port of UDP sockets, inode of Unix ones: another one is another socket at the same address.
     pub port: u32,
-    /// The state that it was in after being established; 0 while it is.
-    pub left: u32,
-    /// Nothing.
-    pub rest: u32,
 }
 
 /// A place for a TCP connection, by the hash of its socket's address. Two lines of a processor's cache, as long as the first
@@ -144,12 +142,12 @@ pub struct StreamPlace {
     /// Who has it and who tries to, counted.
     pub claims: u64,
     /// Nothing.
-    pub rest: u64,
+    pub rest: [u64; 2],
 }
 
 const _: () = {
     const LINE_BYTES: usize = 64;
-    assert!(core::mem::offset_of!(ConnectionState, told_turns) == LINE_BYTES);
+    assert!(core::mem::offset_of!(ConnectionState, used_s) == LINE_BYTES);
     assert!(size_of::<StreamPlace>() == 2 * LINE_BYTES);
 };
 
@@ -172,7 +170,7 @@ pub struct OpenRecord {
     pub padding: u32,
     /// [`ConnectionState::sequence`]
     pub sequence: u64,
-    /// Where the kernel keeps its state: the key of its map.
+    /// Where the kernel keeps its state: the socket's address, or of UDP its place.
     pub key: u64,
 }
 

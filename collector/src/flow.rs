@@ -53,7 +53,7 @@ use state::States;
 pub use translations::Translate;
 use translations::Translations;
 
-/// Connections that are followed at a time; the kernel side follows half as many and the rest are datagram sockets.
+/// Connections that are followed at a time: more than the kernel side has places for, of all kinds of sockets.
 const CONNECTIONS_MAX: usize = 131_072;
 
 /// How often connections are looked for that are idle.

@@ -21,8 +21,9 @@ pub fn run(workspace: &Path, filter: &[String]) -> Result<()> {
         command.args(arguments).current_dir(workspace);
         command
     };
-    run_command(&mut cargo(&["build", "--package", "collector", "--bin", "kansoku"]))?;
     run_command(cargo(&["test", "--workspace", "--exclude", "tests"]).args(filter))?;
+    // After the unit tests, which build one that is not optimised.
+    run_command(&mut cargo(&["build", "--package", "collector", "--bin", "kansoku"]))?;
     leftovers::remove();
     let path = setup::path_with_tools(workspace)?;
     run_command(

@@ -37,7 +37,7 @@ const CLOSE: i32 = 7;
 const LISTEN: i32 = 10;
 
 /// No message yet.
-const NO_WAY: u16 = u16::MAX;
+const NO_WAY: u8 = u8::MAX;
 
 /// A message as far as the connection knows it.
 pub struct Message {
@@ -97,8 +97,8 @@ pub fn of(sock: *const c_void, follows_unix: bool) -> Option<*mut Connection> {
             // SAFETY: the look-up gave a valid pointer to a value of the map.
             unsafe {
                 if (*place).sock != key || (*place).port != u32::from(port) {
-                    fresh(place, key, Role::Unknown as u16);
-                    (&raw mut (*place).transport).write(Transport::Udp as u16);
+                    fresh(place, key, Role::Unknown as u8);
+                    (&raw mut (*place).transport).write(Transport::Udp as u8);
                     (&raw mut (*place).port).write(u32::from(port));
                 }
                 use_again(place);
@@ -175,7 +175,7 @@ fn establish(sock: *const c_void) {
     let Some(connection) = streams::get(sock as u64) else { return };
     // SAFETY: the look-up gave a valid pointer to a value of the map; the record's room is that of one record.
     unsafe {
-        let sequence = ends::sequence(sock, (*connection).role == Role::Client as u16);
+        let sequence = ends::sequence(sock, (*connection).role == Role::Client as u8);
         (&raw mut (*connection).sequence).write(sequence);
         (&raw mut (*connection).opened_ns).write(place::now_ns());
         let tgid = (*connection).opener;
@@ -210,7 +210,7 @@ pub unsafe fn fill_open(record: *mut OpenRecord, connection: *mut Connection, so
     // SAFETY: given by the caller.
     unsafe {
         let sock_key = (*connection).sock;
-        let is_datagram = (*connection).transport == Transport::Udp as u16;
+        let is_datagram = (*connection).transport == Transport::Udp as u8;
         let key = if is_datagram { datagram_place(sock_key).into() } else { sock_key };
         (&raw mut (*record).head).write(task::head(Kind::Open, size_of::<OpenRecord>() as u32));
         (&raw mut (*record).connection).write((*connection).number);
@@ -237,7 +237,7 @@ pub unsafe fn keep_owner(connection: *mut Connection, sock: *const c_void, tgid:
         let sequence = (*connection).sequence;
         let wire = if sequence == 0 { ends::wire(sock) } else { (sequence >> 32 ^ sequence) as u32 };
         (&raw mut (*connection).wire).write(wire);
-        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u16 {
+        let is_told = if follows_unix && (*connection).transport == Transport::Unix as u8 {
             unix::tell(connection, sock)
         } else {
             emit::flow_in_place(|record: *mut OpenRecord| {
@@ -265,19 +265,19 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
         let slot = (&raw mut (*connection).moved).cast::<u64>().add(way as usize);
         let position = *slot;
         slot.write(position.wrapping_add(u64::from(length)));
-        let is_turn = (*connection).last_way != way as u16;
+        let is_turn = (*connection).last_way != way as u8;
         let wish = wish(connection, way);
         if is_turn {
-            (&raw mut (*connection).last_way).write(way as u16);
+            (&raw mut (*connection).last_way).write(way as u8);
             (&raw mut (*connection).batch).write(0);
             if (*connection).first_way == NO_WAY {
-                (&raw mut (*connection).first_way).write(way as u16);
+                (&raw mut (*connection).first_way).write(way as u8);
             }
             if begins_exchange(connection, way) {
                 // An exchange is left out as a whole, or turns would be told that nobody can count.
                 let is_skipping = match wish {
                     // Of one whose begin was not seen it may be a response, so that both ends would not agree.
-                    Wish::Bytes(_) if (*connection).role == Role::Unknown as u16 => false,
+                    Wish::Bytes(_) if (*connection).role == Role::Unknown as u8 => false,
                     Wish::Bytes(limit) => limit != 0 && is_over_budget((*connection).wire, position, way),
                     Wish::Undecided => false,
                     Wish::Late => {
@@ -299,7 +299,7 @@ pub unsafe fn count(connection: *mut Connection, length: u32, way: Way) -> Messa
             turns: (*connection).turns,
             number_in_call: (*connection).batch,
             is_after_skip: (*connection).has_skipped != 0,
-            is_datagram: (*connection).transport == Transport::Udp as u16,
+            is_datagram: (*connection).transport == Transport::Udp as u8,
         };
         if (*connection).is_skipping != 0 {
             (&raw mut (*connection).has_skipped).write(1);
@@ -393,12 +393,12 @@ unsafe fn wish(connection: *mut Connection, way: Way) -> Wish {
 unsafe fn begins_exchange(connection: *mut Connection, way: Way) -> bool {
     // SAFETY: given by the caller.
     let (role, first_way) = unsafe { ((*connection).role, (*connection).first_way) };
-    if role == Role::Unknown as u16 {
-        return first_way == way as u16;
+    if role == Role::Unknown as u8 {
+        return first_way == way as u8;
     }
     match way {
-        Way::Sent => role == Role::Client as u16,
-        Way::Received => role == Role::Server as u16,
+        Way::Sent => role == Role::Client as u8,
+        Way::Received => role == Role::Server as u8,
     }
 }
 
@@ -436,7 +436,7 @@ fn leave_out(way: Way) {
 ///
 /// `connection` must be writable.
 #[inline(always)]
-pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u16) {
+pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u8) {
     // SAFETY: given by the caller.
     unsafe {
         connection.write(Connection {
@@ -451,18 +451,17 @@ pub unsafe fn fresh(connection: *mut Connection, sock: u64, role: u16) {
             last_way: NO_WAY,
             first_way: NO_WAY,
             role,
-            transport: Transport::Tcp as u16,
+            transport: Transport::Tcp as u8,
             is_skipping: 0,
             has_skipped: 0,
             told_turns: 0,
             used_s: 0,
+            left: 0,
             begun_ns: 0,
             opened_ns: 0,
             sequence: 0,
             opener: 0,
             port: 0,
-            left: 0,
-            rest: 0,
         });
     }
 }

@@ -23,15 +23,7 @@ static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(CONNECT
 /// The connection of a socket's address.
 #[inline(always)]
 pub fn get(sock: u64) -> Option<*mut Connection> {
-    if let Some(place) = STREAM_PLACES.get_ptr_mut(place_of_address(sock, STREAM_PLACES_MAX)) {
-        // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe {
-            if (*place).connection.sock == sock {
-                return Some(&raw mut (*place).connection);
-            }
-        }
-    }
-    CONNECTIONS.get_ptr_mut(sock)
+    at_place(sock).or_else(|| CONNECTIONS.get_ptr_mut(sock))
 }
 
 /// A new connection; the one that is there if another CPU was faster, `None` if there is no room.
@@ -44,14 +36,13 @@ pub fn insert(sock: u64, role: Role) -> Option<*mut Connection> {
 /// A call, because the value is a quarter of a program's stack, and the verifier adds up what callers have.
 #[inline(never)]
 fn insert_with_own_stack(sock: u64, role: u64) -> *mut Connection {
-    let place = STREAM_PLACES.get_ptr_mut(place_of_address(sock, STREAM_PLACES_MAX));
-    if let Some(place) = place {
+    if let Some(place) = place(sock) {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
         unsafe {
             if claim(place) {
                 let connection = &raw mut (*place).connection;
-                // The address comes last, so that nobody finds half of it.
-                connection::fresh(connection, 0, role as u16);
+                // The address comes last, so that nobody finds half of it (other processors than x86 may show it earlier).
+                connection::fresh(connection, 0, role as u8);
                 (&raw mut (*connection).sock).write_volatile(sock);
                 return connection;
             }
@@ -60,7 +51,7 @@ fn insert_with_own_stack(sock: u64, role: u64) -> *mut Connection {
     let mut connection = core::mem::MaybeUninit::<Connection>::uninit();
     // SAFETY: the value is on this program's stack, and `fresh` writes every field of it.
     unsafe {
-        connection::fresh(connection.as_mut_ptr(), sock, role as u16);
+        connection::fresh(connection.as_mut_ptr(), sock, role as u8);
         let connection = connection.assume_init();
         if CONNECTIONS.insert(sock, connection, u64::from(BPF_NOEXIST)).is_err()
             && CONNECTIONS.get_ptr(sock).is_none()
@@ -69,7 +60,24 @@ fn insert_with_own_stack(sock: u64, role: u64) -> *mut Connection {
             emit::count(Signal::Flow, KernelCounter::ConnectionsFull);
         }
     }
+    // Who was faster may have the place.
+    if let Some(connection) = at_place(sock) {
+        let _absent = CONNECTIONS.remove(sock);
+        return connection;
+    }
     CONNECTIONS.get_ptr_mut(sock).unwrap_or(core::ptr::null_mut())
+}
+
+#[inline(always)]
+fn place(sock: u64) -> Option<*mut StreamPlace> {
+    STREAM_PLACES.get_ptr_mut(place_of_address(sock, STREAM_PLACES_MAX))
+}
+
+#[inline(always)]
+fn at_place(sock: u64) -> Option<*mut Connection> {
+    let place = place(sock)?;
+    // SAFETY: the look-up gave a valid pointer to a value of the map.
+    unsafe { ((*place).connection.sock == sock).then(|| &raw mut (*place).connection) }
 }
 
 /// Takes a free place. Who counts itself as the only one has it: two that try at once may both go without, as kernels before
@@ -95,17 +103,23 @@ unsafe fn claim(place: *mut StreamPlace) -> bool {
     }
 }
 
-/// Forgets a connection. It may stand at both: two CPUs can have met it at once.
+/// Forgets a connection, wherever it stands.
 #[inline(always)]
 pub fn remove(sock: u64) {
-    if let Some(place) = STREAM_PLACES.get_ptr_mut(place_of_address(sock, STREAM_PLACES_MAX)) {
+    let place = place(sock).filter(|place| {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
         unsafe {
-            if (*place).connection.sock == sock {
-                (&raw mut (*place).connection.sock).write_volatile(0);
-                atomic::add(&raw mut (*place).claims, u64::MAX);
+            let is_its = (**place).connection.sock == sock;
+            if is_its {
+                (&raw mut (**place).connection.sock).write_volatile(0);
             }
+            is_its
         }
-    }
+    });
+    // Between the two, because the map's lock keeps their order, on which the next one at the place relies.
     let _absent = CONNECTIONS.remove(sock);
+    if let Some(place) = place {
+        // SAFETY: as above.
+        unsafe { atomic::add(&raw mut (*place).claims, u64::MAX) };
+    }
 }

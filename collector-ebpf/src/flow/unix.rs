@@ -61,7 +61,7 @@ pub fn of(sock: *const c_void) -> Option<*mut Connection> {
         if (*connection).sock != key || (*connection).port != inode {
             begin(connection, sock, inode);
         }
-        if (*connection).role == Role::Unknown as u16 {
+        if (*connection).role == Role::Unknown as u8 {
             return None;
         }
         connection::use_again(connection);
@@ -77,8 +77,8 @@ unsafe fn begin(connection: *mut Connection, sock: *const c_void, inode: u32) {
     let role = role(sock);
     // SAFETY: given by the caller.
     unsafe {
-        connection::fresh(connection, sock as u64, role as u16);
-        (&raw mut (*connection).transport).write(Transport::Unix as u16);
+        connection::fresh(connection, sock as u64, role as u8);
+        (&raw mut (*connection).transport).write(Transport::Unix as u8);
         (&raw mut (*connection).port).write(inode);
         let of_client = if role as u32 == Role::Client as u32 {
             inode
@@ -105,7 +105,7 @@ pub unsafe fn tell(connection: *mut Connection, sock: *const c_void) -> bool {
             connection::fill_open(open, connection, sock);
             (&raw mut (*open).head).write(task::head(Kind::UnixOpen, size_of::<UnixOpenRecord>() as u32));
             (&raw mut (*open).task).write(task::current());
-            let is_client = (*connection).role == Role::Client as u16;
+            let is_client = (*connection).role == Role::Client as u8;
             let listener = if is_client { peer(sock) } else { Some(sock) };
             let address = listener.and_then(address);
             let path = (&raw mut (*record).path).cast::<u8>();

@@ -33,10 +33,12 @@ impl FlowMaps {
 
     /// What the kernel side knows of a connection now; `None` if another one is there, or none.
     pub fn state(&self, key: u64, number: u64, is_datagram: bool) -> Option<ConnectionState> {
-        let is_it = |state: &ConnectionState| state.number == number;
         if is_datagram {
-            return Some(self.datagrams.get(&u32::try_from(key).ok()?, 0).ok()?.0).filter(is_it);
+            let state = self.datagrams.get(&u32::try_from(key).ok()?, 0).ok()?.0;
+            return (state.number == number).then_some(state);
         }
+        // A place that was given up keeps everything but the address.
+        let is_it = |state: &ConnectionState| state.sock == key && state.number == number;
         let place = place_of_address(key, STREAM_PLACES_MAX);
         let at_place = self.places.get(&place, 0).ok().map(|place| place.0.connection);
         at_place.filter(is_it).or_else(|| self.streams.get(&key, 0).ok().map(|state| state.0).filter(is_it))

@@ -138,7 +138,9 @@ impl Redis {
                     // The exchange of a reply's rest is counted where its begin was lost, that of a command's by its reply,
                     // as those of the commands behind it.
                     output.rejected += u64::from(!*is_behind_hole);
-                    self.session.has_hole |= is_command && *is_behind_hole;
+                    let is_rest = is_command && *is_behind_hole;
+                    self.session.has_unread |= is_rest;
+                    self.session.has_hole |= is_rest;
                     reader.lose(0, piece.mark);
                     self.session.lose(is_command, None);
                 }
@@ -148,7 +150,7 @@ impl Redis {
             self.session.pass(is_command, bytes.len() as u64 + piece.missing, piece.mark);
         } else if piece.missing > 0 {
             let value = reader.skip(piece.missing, piece.mark);
-            *is_behind_hole |= is_command && reader.is_lost();
+            *is_behind_hole = if is_command { reader.is_lost() } else { *is_behind_hole };
             let hides_commands = is_command && reader.is_lost() && !piece.bytes.is_empty();
             self.session.has_unread |= hides_commands;
             self.session.has_hole |= hides_commands;
@@ -254,6 +256,7 @@ impl Session {
         if self.is_unsure {
             let silence_ns = mark.begun_ns.saturating_sub(self.last_reply_ns);
             self.is_unsure = !is_answered || silence_ns < SILENCE_NS;
+            self.has_hole &= self.is_unsure;
         } else if std::mem::take(&mut self.has_hole) {
             self.is_unsure = self.sends_ahead;
         }

@@ -35,8 +35,9 @@ fn run(pieces: &Pieces<'_>, turns: bool) -> (Output, Progress) {
     let mut output = Output::default();
     let (mut previous, mut positions) = (None, Positions::default());
     for (direction, bytes, missing) in pieces {
-        let is_turn = turns && previous != Some(*direction);
-        previous = Some(*direction);
+        // A hole is no turn: the message behind it is.
+        let is_turn = turns && !bytes.is_empty() && previous != Some(*direction);
+        previous = if bytes.is_empty() { previous } else { Some(*direction) };
         let position = positions.next(*direction, bytes.len() as u64 + missing);
         let mark = Mark { position, ..Mark::default() };
         let piece = Piece { bytes, missing: *missing, is_turn, mark };
@@ -339,6 +340,18 @@ fn the_rest_of_a_command_behind_a_hole() {
         ],
         &["PING: PING 14/7", "PING: PING 14/7"],
         (3, 0),
+    );
+    // The begin found no room in the ring: nothing but the reply tells of it.
+    check_pieces(
+        &[
+            (Request, "*1\r\n$4\r\nPING\r\n", 0),
+            (Response, "+PONG\r\n", 0),
+            (Request, "", 16_384),
+            (Request, "the rest\r\n", 0),
+            (Response, "+OK\r\n", 0),
+        ],
+        &["PING: PING 14/7"],
+        (1, 0),
     );
 }
 
