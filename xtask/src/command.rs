@@ -6,10 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Runs to the end, with this process's input and output.
+/// Runs to the end, with this process's input and output, and without what `cargo run` told this process of its package: build
+/// scripts that look at it (that of ring) would run anew, and all that depends on them, each time after a build by hand.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
     eprintln!("+ {shown}");
+    for (name, _) in std::env::vars_os() {
+        let is_of_package =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(is_of_package) {
+            command.env_remove(name);
+        }
+    }
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {
         bail!("{shown} failed: {status}");
