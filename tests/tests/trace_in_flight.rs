@@ -94,10 +94,9 @@ fn in_flight(name: &str, address: SocketAddr, others: &[u16], pipelined: Option<
             .map(|reason| told.books.of("span").lost_as(reason))
             .iter()
             .sum::<u64>();
-        let missing_ahead: usize = pipelined.map_or(0, |port| {
-            [true, false].map(|is_client| requests - told.at(port, is_client).len()).iter().sum()
+        let missing_ahead: u64 = pipelined.map_or(0, |port| {
+            [true, false].map(|is_client| (requests - told.at(port, is_client).len()) as u64).iter().sum()
         });
-        let missing_ahead = missing_ahead as u64;
         let may_be_more = if unread > 0 { missing_ahead } else { 0 };
         assert!(
             missing == lost

@@ -11,12 +11,9 @@ use anyhow::{Context, Result, bail};
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
     eprintln!("+ {shown}");
-    for (name, _) in std::env::vars_os() {
-        let is_of_package =
-            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        if name.to_str().is_some_and(is_of_package) {
-            command.env_remove(name);
-        }
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
     }
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {

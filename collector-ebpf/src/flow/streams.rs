@@ -33,7 +33,7 @@ pub fn insert(sock: u64, role: Role) -> Option<*mut Connection> {
     (!connection.is_null()).then_some(connection)
 }
 
-/// A call, because the value is a quarter of a program's stack, and the verifier adds up what callers have.
+/// A call, because the value is a fifth of a program's stack, and the verifier adds up what callers have.
 #[inline(never)]
 fn insert_with_own_stack(sock: u64, role: u64) -> *mut Connection {
     if let Some(place) = place(sock) {
@@ -106,19 +106,16 @@ unsafe fn claim(place: *mut StreamPlace) -> bool {
 /// Forgets a connection, wherever it stands.
 #[inline(always)]
 pub fn remove(sock: u64) {
-    let place = place(sock).filter(|place| {
+    let connection = at_place(sock);
+    if let Some(connection) = connection {
         // SAFETY: the look-up gave a valid pointer to a value of the map.
-        unsafe {
-            let is_its = (**place).connection.sock == sock;
-            if is_its {
-                (&raw mut (**place).connection.sock).write_volatile(0);
-            }
-            is_its
-        }
-    });
+        unsafe { (&raw mut (*connection).sock).write_volatile(0) };
+    }
     // Between the two, because the map's lock keeps their order, on which the next one at the place relies.
     let _absent = CONNECTIONS.remove(sock);
-    if let Some(place) = place {
+    if connection.is_some()
+        && let Some(place) = place(sock)
+    {
         // SAFETY: as above.
         unsafe { atomic::add(&raw mut (*place).claims, u64::MAX) };
     }

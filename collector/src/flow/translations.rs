@@ -1,7 +1,7 @@
 //! Which pod is behind a Service's IP, where the node translates it: the kernel's connection tracking says so.
 //!
-//! Asked once for each connection of a client to a Service, and for each exchange over UDP, so many in a second at most; those beyond are asked about with a later
-//! exchange. Refuses: asking itself, which is I/O, and addresses that no Service has.
+//! Asked once for each connection of a client to a Service, and for each exchange over UDP, so many in a second at most; those
+//! beyond are asked about with a later exchange. Refuses: asking itself, which is I/O, and addresses that no Service has.
 
 use std::io;
 use std::net::SocketAddr;

@@ -150,7 +150,9 @@ impl Redis {
             self.session.pass(is_command, bytes.len() as u64 + piece.missing, piece.mark);
         } else if piece.missing > 0 {
             let value = reader.skip(piece.missing, piece.mark);
-            *is_behind_hole = if is_command { reader.is_lost() } else { *is_behind_hole };
+            if is_command {
+                *is_behind_hole = reader.is_lost();
+            }
             let hides_commands = is_command && reader.is_lost() && !piece.bytes.is_empty();
             self.session.has_unread |= hides_commands;
             self.session.has_hole |= hides_commands;
